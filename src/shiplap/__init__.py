@@ -1,0 +1,34 @@
+"""shiplap builds multi-stage Dockerfiles into OCI images. Names only: each is imported when first used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shiplap.api import Output, Request, Result, Secret, build
+    from shiplap.errors import ShiplapError
+
+__version__ = "0.1.0"
+__all__ = ["Output", "Request", "Result", "Secret", "ShiplapError", "__version__", "build"]
+
+_HOMES = {
+    "Output": "shiplap.api",
+    "Request": "shiplap.api",
+    "Result": "shiplap.api",
+    "Secret": "shiplap.api",
+    "build": "shiplap.api",
+    "ShiplapError": "shiplap.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'shiplap' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""TELLS: typed facts and who shows them: plain, terminal, rawjson."""

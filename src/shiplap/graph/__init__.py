@@ -1,0 +1,1 @@
+"""PLANS: operation structs, nodes (content address), walk, prune, draw."""

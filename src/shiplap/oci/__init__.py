@@ -1,0 +1,1 @@
+"""NAMES: digest, reference, platform, descriptor, manifest, index, image config."""

@@ -1,0 +1,103 @@
+"""Platforms: ``os[/arch[/variant]]``, normalised as containerd does (containerd/platforms, ``Normalize``)."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from shiplap.errors import UsageError
+
+_ARCHITECTURES = {
+    "i386": ("386", ""),
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+}
+_OPERATING_SYSTEMS = {"macos": "darwin"}
+_KNOWN_OS = frozenset(
+    "aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris windows wasip1".split()
+)
+_KNOWN_ARCH = frozenset(
+    "386 amd64 amd64p32 arm armbe arm64 arm64be ppc64 ppc64le loong64 mips mipsle mips64 mips64le mips64p32 mips64p32le "
+    "ppc riscv riscv64 s390 s390x sparc sparc64 wasm".split()
+)
+_PART = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+class Platform(NamedTuple):
+    """An operating system, an architecture (Go's names) and a variant, normalised."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+    os_version: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    def satisfies(self, wanted: Platform) -> bool:
+        """True if an image for this platform runs where ``wanted`` is asked for (exact match after normalising)."""
+        return (self.os, self.architecture) == (wanted.os, wanted.architecture) and (
+            self.variant == wanted.variant or (self.architecture == "amd64" and not self.variant)
+        )
+
+
+def normalize(os: str, architecture: str, variant: str = "", os_version: str = "") -> Platform:
+    """Fold the many spellings of a platform into one."""
+    os = _OPERATING_SYSTEMS.get(os.lower(), os.lower())
+    architecture, variant = architecture.lower(), variant.lower()
+    if architecture in _ARCHITECTURES:
+        architecture, implied = _ARCHITECTURES[architecture]
+        variant = variant if implied == "" else implied
+    if architecture == "arm64" and variant in ("8", "v8", "v8.0"):
+        variant = ""
+    elif architecture == "arm" and variant in ("", "7"):
+        variant = "v7"
+    elif architecture == "arm" and variant in ("5", "6", "8"):
+        variant = "v" + variant
+    elif architecture == "amd64" and variant == "v1":
+        variant = ""
+    return Platform(os, architecture, variant, os_version)
+
+
+def parse_platform(text: str, native: Platform | None = None) -> Platform:
+    """Read ``linux``, ``arm64``, ``linux/arm/v7``, ``windows(10.0)/amd64``; raises UsageError."""
+    native = native or native_platform()
+    parts = text.split("/")
+    os_version = ""
+    match = re.fullmatch(r"([A-Za-z0-9_.-]+)\(([A-Za-z0-9_.-]*)\)", parts[0])
+    if match:
+        parts[0], os_version = match.group(1), match.group(2)
+    if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
+        raise UsageError(
+            f"failed to parse platform {text}: invalid platform",
+            code="invalid-platform",
+            hint="write os/architecture[/variant], for example linux/arm64",
+        )
+    if len(parts) > 1:
+        return normalize(*parts, os_version=os_version)
+    word = parts[0].lower()
+    if word == "local":
+        return native
+    if _OPERATING_SYSTEMS.get(word, word) in _KNOWN_OS:
+        return normalize(word, native.architecture, native.variant, os_version)
+    architecture = _ARCHITECTURES.get(word, (word, ""))[0]
+    if architecture in _KNOWN_ARCH:
+        return normalize(native.os, word)
+    raise UsageError(
+        f"failed to parse platform {text}: unknown operating system or architecture",
+        code="invalid-platform",
+        hint="write os/architecture[/variant], for example linux/arm64",
+    )
+
+
+def native_platform() -> Platform:
+    """The platform of the machine we run on."""
+    from os import uname
+
+    machine = uname().machine
+    if machine.startswith("armv"):
+        return normalize("linux", "arm", machine[3:5])
+    return normalize("linux", {"i686": "386", "i586": "386"}.get(machine, machine))

@@ -1,0 +1,78 @@
+"""Image references, by the grammar of distribution/reference: ``[host[:port]/]path[:tag][@digest]``."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from shiplap.errors import ImageError
+from shiplap.oci.digest import is_digest
+
+DEFAULT_HOST = "docker.io"
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_HOST_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_HOST = re.compile(rf"(?:{_HOST_LABEL}(?:\.{_HOST_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+class Reference(NamedTuple):
+    """A normalised reference. ``host`` and ``path`` are never empty; ``tag`` or ``digest`` may be."""
+
+    host: str
+    path: str
+    tag: str = ""
+    digest: str = ""
+
+    def __str__(self) -> str:
+        return self.name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+    @property
+    def name(self) -> str:
+        """``docker.io/library/busybox``: host and path without tag and digest."""
+        return f"{self.host}/{self.path}"
+
+    @property
+    def target(self) -> str:
+        """What to ask the registry for: the digest if there is one, else the tag."""
+        return self.digest or self.tag
+
+    def familiar(self) -> str:
+        """The short form people type: ``busybox:1``."""
+        name = self.name
+        if self.host == DEFAULT_HOST:
+            name = self.path.removeprefix("library/") if self.path.count("/") == 1 else self.path
+        return name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+
+def parse_reference(text: str, default_tag: str = "latest") -> Reference:
+    """Read a reference as Docker does: docker.io and ``library/`` are implied, and ``default_tag`` unless a digest is given.
+
+    Raises ImageError(code="invalid-reference").
+    """
+    rest, _, digest = text.partition("@")
+    if "@" in text and not is_digest(digest):
+        raise _invalid(text, "invalid reference format")
+    host, slash, path = rest.partition("/")
+    if not slash or not (any(mark in host for mark in ".:[") or host == "localhost" or host != host.lower()):
+        host, path = DEFAULT_HOST, rest
+    elif host in ("index.docker.io", "registry-1.docker.io"):
+        host = DEFAULT_HOST
+    path, colon, tag = path.partition(":")
+    if host == DEFAULT_HOST and "/" not in path:
+        path = "library/" + path
+    if not _PATH.fullmatch(path):
+        if path != path.lower() and _PATH.fullmatch(path.lower()):
+            raise _invalid(text, f"invalid reference format: repository name ({path}) must be lowercase")
+        raise _invalid(text, "invalid reference format")
+    if not _HOST.fullmatch(host) or (colon and not _TAG.fullmatch(tag)) or len(f"{host}/{path}") > 255:
+        raise _invalid(text, "invalid reference format")
+    return Reference(host, path, tag or ("" if digest else default_tag), digest)
+
+
+def _invalid(text: str, why: str) -> ImageError:
+    return ImageError(
+        f'failed to parse reference "{text[:300]}": {why}',
+        code="invalid-reference",
+        hint="write [host/]name[:tag][@sha256:…] in lower case",
+    )

@@ -1,0 +1,1 @@
+"""ISOLATES: runs one process over a root filesystem."""

@@ -1,0 +1,108 @@
+"""What to run, over what, and what came of it. The two runtimes (OCI, native) read the same spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Numeric user of the process; resolved from the image's passwd and group files by the caller."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rootfs:
+    """Directories that make the root file system.
+
+    ``lowers``: from the top layer down; none means an empty root. Whiteouts are 0:0 character devices, opaque
+    directories carry ``trusted.overlay.opaque`` or ``user.overlay.opaque``. ``upper`` receives the changes, in the same
+    form; ``work`` is overlay's scratch directory beside it. Both exist and are empty.
+    """
+
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepMount:
+    """One mount inside the step, after the default ones, in order of ``target`` depth.
+
+    kind:
+      bind    ``source`` (a host path: file or directory, already resolved and safe) at ``target``
+      overlay a writable throw-away view of the directories ``lowers`` (top first), narrowed to ``subpath``
+      tmpfs   ``size`` bytes (0: default), mode 1777, nosuid
+      secret  ``data`` as a file on a read-only nosuid,nodev,noexec tmpfs, with ``mode``, ``uid``, ``gid``
+    ``subpath`` (bind of directory, overlay): resolved inside the mounted tree with RESOLVE_IN_ROOT semantics.
+    """
+
+    kind: str
+    target: str
+    source: str = ""
+    lowers: tuple[str, ...] = ()
+    subpath: str = ""
+    readonly: bool = True
+    size: int = 0
+    data: bytes = b""
+    mode: int = 0o400
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """One process of a build step. Everything it may see is here; nothing is inherited from the builder."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+    rootfs: Rootfs
+    identity: Identity = Identity()
+    mounts: tuple[StepMount, ...] = ()
+    hostname: str = "buildkitsandbox"
+    network: str = "host"
+    """``host`` or ``none``."""
+    insecure: bool = False
+    """``--security=insecure``: every capability, no seccomp, nothing masked."""
+    extra_hosts: tuple[str, ...] = ()
+    """``name=address``."""
+    shm_size: int = 0
+    """Bytes; 0 = 64 MiB."""
+    ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Name as in ``ulimit`` of docker (``nofile``), soft and hard."""
+    dns: str = ""
+    """Content of /etc/resolv.conf; empty = the machine's own, cleaned of what cannot be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How the process ended: ``code`` 0..255 (128 + signal if killed)."""
+
+    code: int
+    out_of_memory: bool = False
+
+
+Output = Callable[[int, bytes], None]
+"""Takes (stream 1 or 2, bytes) as the process writes them."""
+
+
+class Runtime(Protocol):
+    """Runs processes in isolation. Implementations: native namespaces, and an OCI runtime (runc, crun)."""
+
+    name: str
+
+    def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:
+        """Run ``spec`` to its end, or kill it soon after ``cancel`` is set (raising Interrupted).
+
+        When this returns, whatever happened: no process, mount or descriptor of the step is left, ``spec.rootfs.upper``
+        holds its changes (less what the runtime itself had to create), and nothing else on the machine has changed.
+        Raises SandboxError when the process could not be started, with a hint where the machine forbids it.
+        """
+        ...
