@@ -1,0 +1,1 @@
+"""PACKS: tree difference, tar writing and reading, whiteouts, compression."""

@@ -1,0 +1,215 @@
+"""Tar headers: POSIX ustar with PAX extended headers where ustar has no room (POSIX.1-2001, pax).
+
+Written as Go's ``archive/tar`` writes them with ``FormatPAX``, since diff ids are digests of these bytes: numeric owners
+only, whole seconds, a PAX record for each name that is longer than 100 bytes or not ASCII. Read from untrusted input:
+every size is bounded.
+"""
+
+from __future__ import annotations
+
+import posixpath
+
+import msgspec
+
+from shiplap.errors import ImageError
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+
+REGULAR, HARDLINK, SYMLINK, CHAR, BLOCKDEV, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
+PAX, PAX_GLOBAL, GNU_LONGNAME, GNU_LONGLINK = b"x", b"g", b"L", b"K"
+XATTR = "SCHILY.xattr."
+
+_OCTAL7 = 0o7777777
+_OCTAL11 = 0o77777777777
+
+
+class Header(msgspec.Struct, gc=False):
+    """One member. ``kind`` is the type flag; ``size`` in bytes; ``mtime`` in whole seconds; ``pax`` holds further records."""
+
+    name: str
+    kind: bytes = REGULAR
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    mtime: int = 0
+    link: str = ""
+    major: int = 0
+    minor: int = 0
+    pax: dict[str, bytes] = {}
+
+
+def encode_header(header: Header) -> bytes:
+    """The blocks of ``header``: a PAX header first, if one is needed, then the ustar block."""
+    name, link = _raw(header.name), _raw(header.link)
+    records: dict[bytes, bytes] = {}
+    if header.pax:
+        records = {key.encode(): value for key, value in header.pax.items()}
+    if len(name) > 100 or not name.isascii():
+        records[b"path"] = name
+    if link and (len(link) > 100 or not link.isascii()):
+        records[b"linkpath"] = link
+    for key, value, limit in (
+        (b"uid", header.uid, _OCTAL7),
+        (b"gid", header.gid, _OCTAL7),
+        (b"size", header.size, _OCTAL11),
+        (b"mtime", header.mtime, _OCTAL11),
+    ):
+        if value > limit or value < 0:
+            records[key] = str(value).encode()
+    block = _block(name, link, header)
+    if not records:
+        return block
+    body = b"".join(_record(key, records[key]) for key in sorted(records))
+    directory, base = posixpath.split(header.name.rstrip("/") if header.kind != DIRECTORY else header.name)
+    pax_name = _raw(posixpath.join(directory, "PaxHeaders.0", base))
+    pax_name = bytes(byte for byte in pax_name if byte < 0x80)[:100].rstrip(b"/")
+    return _block(pax_name, b"", Header("", PAX, size=len(body))) + body + padding(len(body)) + block
+
+
+def padding(size: int) -> bytes:
+    """Zero bytes that fill ``size`` up to whole blocks."""
+    return bytes(-size % BLOCK)
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _octal(value: int, limit: int, width: int) -> bytes:
+    # What does not fit is written as zero here: its PAX record holds the truth (Go does the same).
+    return b"%0*o\0" % (width, value if 0 <= value <= limit else 0)
+
+
+def _ascii(text: bytes, size: int) -> bytes:
+    if not text.isascii():
+        text = text.decode("utf-8", "surrogateescape").encode("ascii", "ignore")
+    if len(text) > size:
+        cut = text[:size]
+        # Go: a name cut just behind a slash loses it, lest old readers take a file for a directory.
+        text = cut.rstrip(b"/") if cut.endswith(b"/") else cut
+    return text.ljust(size, b"\0")
+
+
+def _block(name: bytes, link: bytes, header: Header) -> bytes:
+    block = b"".join(
+        (
+            _ascii(name, 100),
+            _octal(header.mode, _OCTAL7, 7),
+            _octal(header.uid, _OCTAL7, 7),
+            _octal(header.gid, _OCTAL7, 7),
+            _octal(header.size, _OCTAL11, 11),
+            _octal(header.mtime, _OCTAL11, 11),
+            b"        ",
+            header.kind,
+            _ascii(link, 100),
+            b"ustar\x0000",
+            bytes(64),
+            _octal(header.major, _OCTAL7, 7),
+            _octal(header.minor, _OCTAL7, 7),
+            bytes(167),
+        )
+    )
+    return b"%b%06o\0 %b" % (block[:148], sum(block), block[156:])
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    # "<length> <key>=<value>\n", where the length counts its own digits too.
+    length = len(key) + len(value) + 3
+    size = length + len(str(length))
+    if len(str(size)) != len(str(length)):
+        size = length + len(str(size))
+    return b"%d %b=%b\n" % (size, key, value)
+
+
+def decode_block(block: bytes) -> Header:
+    """Read one header block. Raises ImageError for a bad checksum or field."""
+    checksum = _number(block[148:156])
+    if checksum != sum(block[:148]) + 256 + sum(block[156:]):
+        raise ImageError("tar header has a wrong checksum", code="invalid-tar")
+    name = _text(block[0:100])
+    if block[257:263] == b"ustar\0" and block[345] and block[156:157] not in (PAX, PAX_GLOBAL):
+        name = f"{_text(block[345:500])}/{name}"
+    return Header(
+        name,
+        block[156:157],
+        _number(block[100:108]) & 0o7777,
+        _number(block[108:116]),
+        _number(block[116:124]),
+        _number(block[124:136]),
+        _number(block[136:148], signed=True),
+        _text(block[157:257]),
+        _number(block[329:337]) if block[257:262] == b"ustar" else 0,
+        _number(block[337:345]) if block[257:262] == b"ustar" else 0,
+        {},
+    )
+
+
+def decode_records(body: bytes) -> dict[str, bytes]:
+    """The records of a PAX extended header."""
+    records: dict[str, bytes] = {}
+    position = 0
+    while position < len(body):
+        space = body.find(b" ", position, position + 12)
+        try:
+            length = int(body[position:space]) if space > 0 else 0
+        except ValueError:
+            length = 0
+        end = position + length
+        equals = body.find(b"=", space, end)
+        if length <= 0 or end > len(body) or equals < 0 or body[end - 1 : end] != b"\n":
+            raise ImageError("tar has a malformed PAX record", code="invalid-tar")
+        records[body[space + 1 : equals].decode("utf-8", "surrogateescape")] = body[equals + 1 : end - 1]
+        position = end
+    return records
+
+
+def apply_records(header: Header, records: dict[str, bytes]) -> None:
+    """Let PAX records overrule the fields of ``header``."""
+    for key, value in records.items():
+        if key == "path":
+            header.name = value.decode("utf-8", "surrogateescape")
+        elif key == "linkpath":
+            header.link = value.decode("utf-8", "surrogateescape")
+        elif key in ("uid", "gid", "size", "mtime"):
+            setattr(header, key, _decimal(key, value))
+        elif key.startswith("GNU.sparse."):
+            raise ImageError("tar holds a sparse file in GNU form, which is not supported", code="unsupported-tar")
+    if any(key.startswith(XATTR) for key in records):
+        header.pax = {key: value for key, value in records.items() if key.startswith(XATTR)}
+
+
+def _decimal(key: str, value: bytes) -> int:
+    text = value.decode("ascii", "replace")
+    whole, _, fraction = text.partition(".")
+    digits = whole.removeprefix("-")
+    if len(text) > 40 or not digits.isdigit() or (fraction and not (key == "mtime" and fraction.isdigit())):
+        raise ImageError(f"tar has a malformed PAX {key}: {text[:40]!r}", code="invalid-tar")
+    number = int(whole)
+    if number < 0 and key != "mtime":
+        raise ImageError(f"tar has a negative {key}", code="invalid-tar")
+    if whole.startswith("-") and fraction.strip("0"):
+        number -= 1  # times round down
+    return number
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _number(field: bytes, signed: bool = False) -> int:
+    if field[0] & 0x80:  # GNU base-256
+        value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
+        if field[0] & 0x40:
+            value -= 1 << (8 * len(field) - 1)
+        if (value < 0 and not signed) or abs(value) >= 1 << 63:
+            raise ImageError("tar header has a number out of range", code="invalid-tar")
+        return value
+    text = field.strip(b" \0")
+    if not text:
+        return 0
+    try:
+        return int(text.partition(b"\0")[0].strip(), 8)
+    except ValueError:
+        raise ImageError(f"tar header has a malformed number: {text[:16]!r}", code="invalid-tar") from None

@@ -1,0 +1,205 @@
+"""Packing a layer: from the files of its directory straight to compressed tar, both digests computed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import queue
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
+
+import msgspec
+
+from shiplap.errors import TreeError
+from shiplap.layers import header as tar
+from shiplap.layers.compression import Compressor, compressor
+from shiplap.layers.difference import CAPABILITY, Change, changes
+from shiplap.layers.header import XATTR, Header, encode_header, padding
+from shiplap.layers.unpack import WHITEOUT
+from shiplap.oci.digest import Digest
+from shiplap.trees.entry import Entry
+from shiplap.trees.tree import Directory, Tree
+
+CHUNK = 1 << 20
+_IN_FLIGHT = 4
+_KINDS = {stat.S_IFCHR: tar.CHAR, stat.S_IFBLK: tar.BLOCKDEV, stat.S_IFIFO: tar.FIFO}
+
+
+class Packed(msgspec.Struct, frozen=True):
+    """What came out: ``diff_id`` of the plain tar, ``digest`` and ``size`` of the compressed one, ``plain_size`` in bytes."""
+
+    diff_id: Digest
+    digest: Digest
+    size: int
+    plain_size: int
+
+
+def pack_layer(
+    layer: Tree, base: Tree | None, out: BinaryIO, compression: str = "gzip", level: int | None = None
+) -> Packed:
+    """Write the difference of ``layer`` to ``base`` to ``out``. Deterministic for given trees."""
+    return write_tar(layer_members(changes(layer, base)), out, compression, level)
+
+
+def write_tar(members: Iterable[bytes], out: BinaryIO, compression: str = "gzip", level: int | None = None) -> Packed:
+    """Write the pieces of a tar, and its end, compressed to ``out``; memory stays within a few chunks."""
+    sink = _Sink(out, compressor(compression, level))
+    with sink:
+        for piece in members:
+            sink.add(piece)
+        sink.add(tar.END)
+    return sink.packed()
+
+
+def layer_members(found: Iterable[Change]) -> Iterator[bytes]:
+    """The tar pieces (headers, data, padding) of changes."""
+    names: dict[tuple[int, int], str] = {}
+    for change in found:
+        if change.entry is None:
+            head, name = posixpath.split(change.path)
+            yield encode_header(Header(posixpath.join(head, WHITEOUT + name)))
+        else:
+            yield from entry_members(change.directory, change.entry, change.path, names)
+
+
+def entry_members(
+    directory: Directory, entry: Entry, path: str, names: dict[tuple[int, int], str], clamp: int | None = None
+) -> Iterator[bytes]:
+    """The tar pieces of one entry under the name ``path``. ``names``: inodes written so far; ``clamp``: latest mtime (s)."""
+    mtime = entry.mtime // 1_000_000_000
+    header = Header(
+        path, mode=entry.permissions, uid=entry.uid, gid=entry.gid, mtime=mtime if clamp is None else min(mtime, clamp)
+    )
+    kind = stat.S_IFMT(entry.mode)
+    if kind == stat.S_IFSOCK:
+        return
+    if kind == stat.S_IFDIR:
+        header.name += "/"
+        header.kind = tar.DIRECTORY
+    elif kind == stat.S_IFLNK:
+        header.kind = tar.SYMLINK
+        header.link = directory.read_link(entry)
+    elif kind in _KINDS:
+        header.kind = _KINDS[kind]
+        if kind != stat.S_IFIFO:
+            header.major, header.minor = os.major(entry.rdev), os.minor(entry.rdev)
+    else:
+        header.size = entry.size
+    if entry.nlink > 1 and kind != stat.S_IFDIR:
+        first = names.get((entry.device, entry.inode))
+        if first is not None:
+            header.kind, header.link, header.size = tar.HARDLINK, first, 0
+        else:
+            names[entry.device, entry.inode] = path
+    if kind in (stat.S_IFREG, stat.S_IFDIR) and header.kind != tar.HARDLINK:
+        capability = directory.xattrs(entry).get(CAPABILITY)
+        if capability:
+            header.pax = {XATTR + CAPABILITY: capability}
+    yield encode_header(header)
+    if header.size:
+        yield from _data(directory, entry)
+        yield padding(entry.size)
+
+
+def _data(directory: Directory, entry: Entry) -> Iterator[bytes]:
+    fd = directory.open_file(entry)
+    try:
+        left = entry.size
+        while left:
+            chunk = os.read(fd, min(left, CHUNK))
+            if not chunk:
+                raise TreeError(f"{directory.where(entry.name)}: changed while it was read", code="changed-while-read")
+            left -= len(chunk)
+            yield chunk
+    finally:
+        os.close(fd)
+
+
+class _Sink:
+    """Gathers pieces into chunks; a second thread hashes, compresses and writes them (all of which let other threads run)."""
+
+    def __init__(self, out: BinaryIO, codec: Compressor) -> None:
+        self._out = out
+        self._codec = codec
+        self._plain = hashlib.sha256()
+        self._compressed = hashlib.sha256()
+        self._size = self._plain_size = 0
+        self._pieces: list[bytes] = []
+        self._gathered = 0
+        self._queue: queue.Queue[list[bytes] | None] = queue.Queue(_IN_FLIGHT)
+        self._thread: threading.Thread | None = None
+        self._fault: BaseException | None = None
+
+    def __enter__(self) -> _Sink:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._send()
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+        if self._fault is not None:
+            raise self._fault
+        if kind is None:
+            self._write(self._codec.flush())
+
+    def add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._gathered += len(piece)
+        if self._gathered >= CHUNK:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._drain, name="shiplap-pack", daemon=True)
+                self._thread.start()
+            self._send()
+
+    def packed(self) -> Packed:
+        return Packed(
+            "sha256:" + self._plain.hexdigest(), "sha256:" + self._compressed.hexdigest(), self._size, self._plain_size
+        )
+
+    def _send(self) -> None:
+        pieces, self._pieces, self._gathered = self._pieces, [], 0
+        if self._fault is not None:
+            raise self._fault
+        if self._thread is None:
+            self._process(pieces)
+        else:
+            self._queue.put(pieces)
+
+    def _drain(self) -> None:
+        while (pieces := self._queue.get()) is not None:
+            if self._fault is None:
+                try:
+                    self._process(pieces)
+                except BaseException as fault:  # noqa: BLE001  handed to the producing thread, which raises it
+                    self._fault = fault
+
+    def _process(self, pieces: list[bytes]) -> None:
+        chunk = b"".join(pieces)
+        self._plain_size += len(chunk)
+        self._plain.update(chunk)
+        self._write(self._codec.compress(chunk))
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._compressed.update(data)
+            self._size += len(data)
+            self._out.write(data)
+
+
+def tree_members(tree: Tree, clamp: int | None = None, check: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+    """The tar pieces of a whole tree, merged: what ``--output type=tar`` writes. ``clamp``: latest mtime (s)."""
+    names: dict[tuple[int, int], str] = {}
+
+    def walk(directory: Directory) -> Iterator[bytes]:
+        check()
+        for entry in directory.entries():
+            yield from entry_members(directory, entry, directory.where(entry.name), names, clamp)
+            if entry.is_dir:
+                yield from walk(directory.child(entry))
+
+    yield from walk(tree.root())

@@ -1,0 +1,1 @@
+"""DOES: one file an operation: image, local, http, git, run, file, merge."""

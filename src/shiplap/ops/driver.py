@@ -1,0 +1,214 @@
+"""Drives a solver: carries its instructions out on threads and feeds back what came of them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from shiplap.errors import Interrupted, ShiplapError
+from shiplap.events.facts import StepFinished, StepStarted
+from shiplap.graph.node import Node
+from shiplap.graph.operations import NO_INPUT, Copy, FileChange, ImageSource, LocalSource, Merge, Run
+from shiplap.ops.file import change_files
+from shiplap.ops.image import make_image
+from shiplap.ops.local import open_context
+from shiplap.ops.merge import merge
+from shiplap.ops.run import run_step
+from shiplap.ops.workbench import Workbench
+from shiplap.solver.keys import Key, content_inputs
+from shiplap.solver.machine import Digest, Execute, Hit, Instruction, Look, Solver
+from shiplap.store.results import FileMemory, Result
+from shiplap.store.snapshots import EMPTY
+from shiplap.trees.digest import selection_digest
+from shiplap.trees.tree import Tree
+
+LIVE = "live"
+"""The result of a source that has no snapshot: its tree is opened where it lies."""
+
+
+class Driver:
+    """Gets the results of nodes. One for a build; ``solve`` may be called once."""
+
+    def __init__(self, targets: Iterable[Node], bench: Workbench, parallel: int) -> None:
+        self._targets = list(targets)
+        self._bench = bench
+        self._parallel = parallel
+        self._solver = Solver(self._targets)
+        self._answers: queue.Queue[Callable[[], list[Instruction]] | BaseException] = queue.Queue()
+        self._memories: dict[str, FileMemory] = {}
+        self._memory_lock = threading.Lock()
+
+    @property
+    def ran(self) -> list[Node]:
+        """Nodes that were run, in the order in which they ended."""
+        return self._solver.ran
+
+    @property
+    def reused(self) -> list[Node]:
+        """Nodes whose earlier result was taken."""
+        return self._solver.reused
+
+    def solve(self) -> None:
+        """Get every target's result. The first error stops the build, once what is running has stopped, and is raised."""
+        fault: BaseException | None = None
+        pending = 0
+        with ThreadPoolExecutor(self._parallel, thread_name_prefix="shiplap-step") as pool:
+            todo = self._solver.start() if self._targets else []
+            while todo or pending:
+                while todo:
+                    instruction = todo.pop()
+                    if fault is not None:
+                        continue
+                    if isinstance(instruction, Look):
+                        try:
+                            todo.extend(self._solver.looked(instruction.node, self._look(instruction)))
+                        except BaseException as error:  # noqa: BLE001  raised below, when all threads have ended
+                            fault = error
+                            self._bench.cancel.set()
+                        continue
+                    pending += 1
+                    pool.submit(self._work, instruction)
+                if not pending:
+                    break
+                try:
+                    answer = self._answers.get(timeout=0.5)
+                except queue.Empty:
+                    continue
+                except KeyboardInterrupt as error:
+                    fault = fault or Interrupted("build canceled")
+                    fault.__cause__ = error
+                    self._bench.cancel.set()
+                    continue
+                pending -= 1
+                if isinstance(answer, BaseException):
+                    if fault is None or (isinstance(fault, Interrupted) and not isinstance(answer, Interrupted)):
+                        fault = answer
+                    self._bench.cancel.set()
+                elif fault is None:
+                    todo.extend(answer())
+        for memory in self._memories.values():
+            memory.save()
+        if fault is not None:
+            raise fault
+
+    def result(self, node: Node) -> str:
+        """The snapshot of ``node``, which must be a target."""
+        return self._solver.result(node)
+
+    # -- carrying instructions out
+
+    def _work(self, instruction: Instruction) -> None:
+        try:
+            self._bench.check()
+            if isinstance(instruction, Digest):
+                contents = {number: self._digest(instruction.node, number) for number in instruction.inputs}
+                self._answers.put(lambda: self._solver.digested(instruction.node, contents))
+            elif isinstance(instruction, Execute):
+                result = self._execute(instruction.node, instruction.keys)
+                self._answers.put(lambda: self._solver.executed(instruction.node, result))
+        except BaseException as error:  # noqa: BLE001  every fault travels to the driving thread, which raises it
+            if isinstance(error, ShiplapError) and error.where is None:
+                error.where = instruction.node.about.place
+            self._answers.put(error)
+
+    def _look(self, instruction: Look) -> Hit | None:
+        node = instruction.node
+        hit = self._known(instruction.key.digest)
+        if hit is not None:
+            at = time.time()
+            place = node.about.place
+            file, line = (place.file or "", place.line or 0) if place is not None else ("", 0)
+            self._bench.sink(StepStarted(node.digest, node.about.name, at, cached=True, file=file, line=line))
+            self._bench.sink(StepFinished(node.digest, at, 0.0, cached=True))
+        return hit
+
+    def _known(self, key: str) -> Hit | None:
+        found = self._bench.store.results.get(key)
+        if found is None or not (found.snapshot == EMPTY or self._bench.store.snapshots.whole(found.snapshot)):
+            return None
+        return Hit(found.snapshot, found.canonical)
+
+    def _execute(self, node: Node, keys: tuple[Key, ...]) -> str:
+        if not keys:
+            return LIVE
+        store = self._bench.store
+        with store.once(keys[-1].digest, self._bench.check):
+            # Another process may have done it while we waited, unless we were told to do it anew.
+            hit = None if node.about.no_cache else self._known(keys[-1].digest)
+            if hit is None:
+                with self._bench.telling(node):
+                    snapshot = self._make(node)
+            else:
+                snapshot = hit.result
+            self._record(node, keys, snapshot)
+        return snapshot
+
+    def _record(self, node: Node, keys: tuple[Key, ...], snapshot: str) -> None:
+        canonical = self._solver.canonical_for(node, snapshot)
+        for key in keys:
+            self._bench.store.results.put(key.digest, Result(snapshot, canonical), key.parts, node.about.name)
+
+    def _make(self, node: Node) -> str:
+        operation = node.operation
+        inputs = [self._solver.result(child) for child in node.inputs]
+
+        def open_tree(number: int) -> Tree:
+            return self._tree(node.inputs[number])
+
+        if isinstance(operation, Run):
+            return run_step(operation, node, inputs, open_tree, self._bench)
+        if isinstance(operation, FileChange):
+            return change_files(operation, inputs, open_tree, self._bench, node.about.name)
+        if isinstance(operation, ImageSource):
+            return make_image(operation, node.digest, self._bench)
+        if isinstance(operation, Merge):
+            return merge(inputs, self._bench, node.about.name)
+        raise TypeError(f"no way to run {type(operation).__name__}")
+
+    def _tree(self, node: Node) -> Tree:
+        if isinstance(node.operation, LocalSource):
+            return open_context(node.operation, self._bench)
+        result = self._solver.result(node)
+        return self._bench.store.snapshots.tree(result) if result != EMPTY else Tree(())
+
+    # -- content digests
+
+    def _digest(self, node: Node, number: int) -> str:
+        """The digest of what ``node`` chooses from its input ``number``."""
+        child = node.inputs[number]
+        choices = _choices(node, number)
+        remembered = ""
+        if not isinstance(child.operation, LocalSource):
+            remembered = f"{self._solver.result(child)} {choices!r}"
+            known = self._bench.store.results.digest(remembered)
+            if known is not None:
+                return known
+        memory = self._memory(child.operation) if isinstance(child.operation, LocalSource) else None
+        with self._tree(child) as tree:
+            digest = " ".join(selection_digest(tree, choice, memory) for choice in choices)
+        if remembered:
+            self._bench.store.results.put_digest(remembered, digest)
+        return digest
+
+    def _memory(self, operation: LocalSource) -> FileMemory | None:
+        context = self._bench.contexts.get(operation.name)
+        if context is None:
+            return None
+        with self._memory_lock:
+            if operation.name not in self._memories:
+                self._memories[operation.name] = self._bench.store.file_memory(str(context.path))
+            return self._memories[operation.name]
+
+
+def _choices(node: Node, number: int) -> list[Copy]:
+    """What ``node`` chooses from input ``number``, each as a COPY would."""
+    assert number in content_inputs(node.operation)
+    if isinstance(node.operation, FileChange):
+        return [action for action in node.operation.actions if isinstance(action, Copy) and action.input == number]
+    assert isinstance(node.operation, Run)
+    reset = isinstance(node.inputs[number].operation, LocalSource)
+    sources = tuple(mount.source for mount in node.operation.mounts if mount.input == number != NO_INPUT)
+    return [Copy(number, sources, "/", reset_owner=reset)]

@@ -1,0 +1,101 @@
+"""COPY, ADD and WORKDIR: files changed in a new layer over the base, without any mount."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import BinaryIO
+
+from shiplap.errors import ImageError
+from shiplap.graph.operations import NO_INPUT, Copy, FileChange, MakeDirectory
+from shiplap.layers.compression import Decompressed
+from shiplap.layers.reader import TarReader
+from shiplap.layers.unpack import UnpackRule, unpack
+from shiplap.ops.accounts import Accounts
+from shiplap.ops.workbench import Workbench
+from shiplap.store.snapshots import EMPTY
+from shiplap.trees.change import ChangeTree, Spot
+from shiplap.trees.copy import Copier, CopyRule
+from shiplap.trees.select import Selected
+from shiplap.trees.tree import Tree
+
+OpenTree = Callable[[int], Tree]
+"""Gives the tree of an input, by number; the caller of it closes it."""
+
+
+def change_files(
+    operation: FileChange, inputs: Sequence[str], open_tree: OpenTree, bench: Workbench, about: str
+) -> str:
+    """Apply the actions; the new snapshot. ``inputs`` are results by number."""
+    parent = inputs[operation.base] if operation.base != NO_INPUT else EMPTY
+    with bench.store.snapshots.draft(parent) as draft, ExitStack() as held:
+        base = held.enter_context(bench.store.snapshots.tree(parent)) if parent != EMPTY else None
+        with ChangeTree(draft.diff, base) as target:
+            accounts = Accounts(base)
+            for action in operation.actions:
+                if isinstance(action, MakeDirectory):
+                    _make_directory(action, target, accounts, bench)
+                else:
+                    source = held.enter_context(open_tree(action.input)) if action.input != NO_INPUT else None
+                    _copy(action, source, target, accounts, bench)
+        held.close()
+        return draft.commit(about=about).id
+
+
+def _make_directory(action: MakeDirectory, target: ChangeTree, accounts: Accounts, bench: Workbench) -> None:
+    uid, gid = accounts.owner(action.owner) if action.owner else (0, 0)
+    mtime = _now(bench)
+
+    def create(parent: Spot, name: str) -> Spot:
+        return parent.make_directory(name, action.mode, uid, gid, mtime)
+
+    target.spot(action.path, create=create)
+
+
+def _copy(action: Copy, source: Tree | None, target: ChangeTree, accounts: Accounts, bench: Workbench) -> None:
+    owner: tuple[int, int] | None = accounts.owner(action.owner) if action.owner else None
+    if owner is None and action.reset_owner:
+        owner = (0, 0)
+    rule = CopyRule(owner=owner, mode=action.mode, exclude=action.exclude, parents=action.parents, check=bench.check)
+    unpacked_owner = accounts.owner(action.owner) if action.owner else None
+
+    def extract(match: Selected, make: Callable[[], Spot]) -> bool:
+        return _extract(match, make, target, unpacked_owner, bench)
+
+    if source is not None:
+        copier = Copier(source, target, rule, _now(bench))
+        for name in action.sources:
+            copier.copy(name, action.dest, None if action.unpack is False else extract)
+    if action.inline:
+        with Tree(()) as nothing:
+            copier = Copier(nothing, target, rule, _now(bench))
+            for inline in action.inline:
+                copier.place_file(inline.name, inline.data, inline.mode, action.dest)
+
+
+def _extract(
+    match: Selected, make: Callable[[], Spot], target: ChangeTree, owner: tuple[int, int] | None, bench: Workbench
+) -> bool:
+    """Unpack ``match`` into the directory that ``make`` gives if it is an archive, by its content; whether it was one."""
+    if not _is_archive(match):
+        return False
+    with _open(match) as file:
+        unpack(Decompressed(file), target, UnpackRule(whiteouts=False, owner=owner, check=bench.check), make())
+    return True
+
+
+def _is_archive(match: Selected) -> bool:
+    with _open(match) as file:
+        try:
+            return next(iter(TarReader(Decompressed(file))), None) is not None
+        except ImageError:
+            return False
+
+
+def _open(match: Selected) -> BinaryIO:
+    return open(match.found.parent.open_file(match.entry), "rb")
+
+
+def _now(bench: Workbench) -> int:
+    return time.time_ns() if bench.epoch is None else bench.epoch * 1_000_000_000

@@ -1,0 +1,261 @@
+"""RUN: one process over a snapshot, in the sandbox; what it changed becomes a new layer."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+
+from shiplap.errors import StepError, TreeError
+from shiplap.events.facts import StepOutput
+from shiplap.graph.node import Node
+from shiplap.graph.operations import NO_INPUT, Mount, Run
+from shiplap.layers.difference import inherit_owners
+from shiplap.ops.accounts import Accounts
+from shiplap.ops.workbench import Workbench
+from shiplap.sandbox.spec import ProcessSpec, Rootfs, StepMount
+from shiplap.store.locks import locked
+from shiplap.store.snapshots import EMPTY
+from shiplap.trees.change import ChangeTree
+from shiplap.trees.copy import Copier, CopyRule
+from shiplap.trees.owners import Owners
+from shiplap.trees.root import resolve
+from shiplap.trees.select import not_found
+from shiplap.trees.tree import Tree
+
+TAIL_LINES = 20
+TAIL_BYTES = 16 << 10
+SECRET_LIMIT = 500 << 10
+"""Largest secret, in bytes, as in BuildKit."""
+
+OpenTree = Callable[[int], Tree]
+
+
+def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenTree, bench: Workbench) -> str:
+    """Run the process; the new snapshot. Raises StepError if it ended with a status other than 0."""
+    parent = inputs[operation.rootfs] if operation.rootfs != NO_INPUT else EMPTY
+    snapshots = bench.store.snapshots
+    with ExitStack() as held, snapshots.draft(parent) as draft:
+        base = held.enter_context(snapshots.tree(parent)) if parent != EMPTY else None
+        accounts = Accounts(base)
+        identity = accounts.identity(operation.user)
+        secrets = _Secrets(bench)
+        mounts = _Mounts(operation, open_tree, bench, secrets, held)
+        spec = ProcessSpec(
+            args=operation.args,
+            env=_environment(operation, bench, secrets, accounts.home(identity.uid)),
+            cwd=operation.cwd,
+            rootfs=Rootfs(tuple(snapshots.directories(parent)) if parent != EMPTY else (), draft.diff, draft.work),
+            identity=identity,
+            mounts=mounts.all(),
+            hostname=operation.hostname,
+            network=bench.network if operation.network == "default" else operation.network,
+            insecure=operation.security == "insecure",
+            extra_hosts=operation.extra_hosts,
+            shm_size=operation.shm_size,
+            ulimits=dict(_ulimit(text) for text in operation.ulimits),
+        )
+        tail = _Tail(node, bench)
+        status = bench.runtime().run(spec, tail.take, bench.cancel)
+        if status.code != 0:
+            command = " ".join(operation.args)
+            reason = " (killed: out of memory)" if status.out_of_memory else ""
+            raise StepError(
+                f'process "{command}" did not complete successfully: exit code: {status.code}{reason}',
+                status=status.code,
+                output=tail.lines(),
+                step=node.about.name,
+                where=node.about.place,
+            )
+        if bench.single_id and base is not None:
+            _keep_owners(draft.diff, base)
+        return draft.commit(about=node.about.name).id
+
+
+def _environment(operation: Run, bench: Workbench, secrets: _Secrets, home: str) -> tuple[str, ...]:
+    names = {item.partition("=")[0] for item in operation.env}
+    env = list(operation.env)
+    env.extend(item for item in bench.proxies if item.partition("=")[0] not in names)
+    if "HOME" not in names:
+        env.append(f"HOME={home}")
+    for mount in operation.mounts:
+        if mount.kind == "secret" and mount.env:
+            value = secrets.get(mount) or b""
+            env = [item for item in env if not item.startswith(mount.env + "=")]
+            env.append(f"{mount.env}={os.fsdecode(value)}")
+    return tuple(env)
+
+
+def _ulimit(text: str) -> tuple[str, tuple[int, int]]:
+    name, _, limits = text.partition("=")
+    soft, _, hard = limits.partition(":")
+    return name, (int(soft), int(hard or soft))
+
+
+def _keep_owners(diff: str, base: Tree) -> None:
+    """With one mapped id, what overlayfs copied up lost its recorded owner: carry it on."""
+    with Tree((diff,)) as layer:
+        inherited = inherit_owners(layer, base)
+    if inherited:
+        owners = Owners.load(diff)
+        for path, owner in inherited.items():
+            owners.record(path, owner)
+        owners.save(diff)
+
+
+class _Secrets:
+    """Secret values of one step, each read once."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    def get(self, mount: Mount) -> bytes | None:
+        """The value; None if it was not given and need not be."""
+        provider = self._bench.secrets.get(mount.id)
+        if provider is None:
+            if mount.required:
+                raise StepError(
+                    f"secret {mount.id}: not found",
+                    status=1,
+                    code="secret-not-found",
+                    hint=f"give it with --secret id={mount.id},src=FILE or --secret id={mount.id},env=NAME",
+                )
+            return None
+        value = provider()
+        if len(value) > SECRET_LIMIT:
+            raise StepError(f"secret {mount.id} is over {SECRET_LIMIT} bytes", status=1, code="secret-too-large")
+        return value
+
+
+class _Mounts:
+    """Turns the mounts of a RUN into mounts of the sandbox; what they need is held until the step has ended."""
+
+    def __init__(
+        self, operation: Run, open_tree: OpenTree, bench: Workbench, secrets: _Secrets, held: ExitStack
+    ) -> None:
+        self._operation = operation
+        self._open_tree = open_tree
+        self._bench = bench
+        self._secrets = secrets
+        self._held = held
+
+    def all(self) -> tuple[StepMount, ...]:
+        found: list[StepMount] = []
+        for mount in self._operation.mounts:
+            made = getattr(self, f"_{mount.kind}")(mount)
+            if made is not None:
+                found.append(made)
+        if self._operation.files:
+            directory = self._held.enter_context(self._bench.store.scratch("heredoc"))
+            for number, inline in enumerate(self._operation.files):
+                file = directory / str(number)
+                file.write_bytes(inline.data)
+                file.chmod(inline.mode)
+                found.append(StepMount("bind", f"/dev/pipes/{inline.name}", source=str(file)))
+        return tuple(found)
+
+    def _bind(self, mount: Mount) -> StepMount:
+        tree = self._held.enter_context(self._open_tree(mount.input))
+        if tree.live:
+            tree = self._copied(tree, mount.source)
+        found = resolve(tree, mount.source)
+        if found.entry is None and found.name:
+            raise not_found(mount.source)
+        if found.entry is not None and found.name and not found.entry.is_dir:
+            if mount.readonly:
+                return StepMount("bind", mount.target, source=found.parent.host_path(found.entry))
+            parts = tuple(found.parent.host_parts())
+            return StepMount("overlay", mount.target, lowers=parts, subpath=found.name, readonly=False)
+        parts = tuple(found.directory().host_parts()) if tree.layers else ()
+        if mount.readonly and len(parts) == 1:
+            return StepMount("bind", mount.target, source=parts[0])
+        return StepMount("overlay", mount.target, lowers=parts, readonly=mount.readonly)
+
+    def _copied(self, tree: Tree, source: str) -> Tree:
+        """The part of a context that a step may see, copied: through the ignore file, and as root's, as COPY has it."""
+        directory = self._held.enter_context(self._bench.store.scratch("context")) / "diff"
+        directory.mkdir()
+        found = resolve(tree, source)
+        if found.entry is None and found.name:
+            raise not_found(source)
+        with ChangeTree(str(directory), None) as target:
+            copier = Copier(tree, target, CopyRule(owner=(0, 0), check=self._bench.check), time.time_ns())
+            copier.copy(source, found.path and f"/{found.path}" or "/")
+        return self._held.enter_context(Tree((str(directory),)))
+
+    def _cache(self, mount: Mount) -> StepMount:
+        directory = self._bench.store.cache_mount(mount.id)
+        if mount.sharing == "locked":
+            self._held.enter_context(locked(f"{directory}.lock", check=self._bench.check))
+        elif mount.sharing == "private":
+            number = 0
+            while not self._held.enter_context(locked(f"{directory}.{number}.lock", wait=False)):
+                number += 1
+            directory = directory.with_name(f"{directory.name}.{number}")
+        with self._bench.store.once(f"mount {directory.name}", self._bench.check):
+            if not directory.exists():
+                self._make_cache(mount, directory.name)
+        path = str(directory / "diff")
+        with Tree((path,)) as tree:
+            found = resolve(tree, mount.source) if mount.input == NO_INPUT else None
+            if found is not None and found.name and (found.entry is None or not found.entry.is_dir):
+                raise TreeError(f"cache mount has no directory {mount.source}", code="not-found")
+            subpath = found.path if found is not None else ""
+        return StepMount("bind", mount.target, source=path, subpath=subpath, readonly=mount.readonly)
+
+    def _make_cache(self, mount: Mount, name: str) -> None:
+        with self._bench.store.scratch("mount") as scratch:
+            directory = scratch / "made"
+            (directory / "diff").mkdir(parents=True)
+            source = self._open_tree(mount.input) if mount.input != NO_INPUT else None
+            with source or nullcontext(), ChangeTree(str(directory / "diff"), None) as target:
+                if source is not None:
+                    Copier(source, target, CopyRule(check=self._bench.check), time.time_ns()).copy(mount.source, "/")
+                target.root().set_entry(mount.uid, mount.gid, 0o755 if mount.mode is None else mount.mode)
+            directory.rename(self._bench.store.root / "mounts" / name)
+
+    def _tmpfs(self, mount: Mount) -> StepMount:
+        return StepMount("tmpfs", mount.target, size=mount.size, readonly=False)
+
+    def _secret(self, mount: Mount) -> StepMount | None:
+        value = self._secrets.get(mount)
+        if value is None or not mount.as_file:
+            return None
+        mode = 0o400 if mount.mode is None else mount.mode
+        return StepMount("secret", mount.target, data=value, mode=mode, uid=mount.uid, gid=mount.gid)
+
+    def _ssh(self, mount: Mount) -> StepMount | None:
+        socket = self._bench.ssh.get(mount.id)
+        if socket is None:
+            if mount.required:
+                raise StepError(
+                    f'no SSH key "{mount.id}" forwarded from the client',
+                    status=1,
+                    code="ssh-not-forwarded",
+                    hint="give it with --ssh",
+                )
+            return None
+        return StepMount("bind", mount.target, source=socket, readonly=False)
+
+
+class _Tail:
+    """Passes a step's output on and keeps its last lines."""
+
+    def __init__(self, node: Node, bench: Workbench) -> None:
+        self._node = node
+        self._sink = bench.sink
+        self._kept: deque[bytes] = deque()
+        self._size = 0
+
+    def take(self, stream: int, data: bytes) -> None:
+        self._sink(StepOutput(self._node.digest, stream, data, time.time()))
+        self._kept.append(data[-TAIL_BYTES:])
+        self._size += len(self._kept[-1])
+        while self._size - len(self._kept[0]) > TAIL_BYTES:
+            self._size -= len(self._kept.popleft())
+
+    def lines(self) -> tuple[str, ...]:
+        text = b"".join(self._kept).decode("utf-8", "replace")
+        return tuple(text.splitlines()[-TAIL_LINES:])

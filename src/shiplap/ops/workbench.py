@@ -1,0 +1,89 @@
+"""What the operations of one build share: the store, the sandbox, the contexts, the secrets, where facts go."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from shiplap.errors import Interrupted
+from shiplap.events.facts import Sink, StepFinished, StepStarted
+from shiplap.graph.node import Node
+from shiplap.graph.operations import ImageSource
+from shiplap.sandbox.spec import Runtime
+from shiplap.store.store import Store
+
+
+class Images(Protocol):
+    """Brings images into the store."""
+
+    def fetch(self, operation: ImageSource, step: str) -> None:
+        """Have every blob of the image's manifest in the store, pulling those that are missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalContext:
+    """A directory of this machine that steps may copy from."""
+
+    path: Path
+
+
+@dataclass(slots=True)
+class Workbench:
+    """Made once a build; used from several threads."""
+
+    store: Store
+    runtime: Callable[[], Runtime]
+    """Gives the runtime; called when the first RUN needs it."""
+    images: Images
+    sink: Sink
+    contexts: Mapping[str, LocalContext] = field(default_factory=dict)
+    secrets: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
+    """Secret values by id, read when a step first asks."""
+    ssh: Mapping[str, str] = field(default_factory=dict)
+    """Paths of agent sockets by id."""
+    proxies: tuple[str, ...] = ()
+    """``NAME=value`` for each RUN; not in keys, not in the image."""
+    cancel: threading.Event = field(default_factory=threading.Event)
+    epoch: int | None = None
+    network: str = "host"
+    """What ``RUN --network=default`` means here."""
+    single_id: bool = False
+    """True where only one user id is mapped, so that owners are kept on record."""
+
+    def check(self) -> None:
+        """Raise Interrupted once the build was cancelled."""
+        if self.cancel.is_set():
+            raise Interrupted("build canceled")
+
+    @contextmanager
+    def telling(self, node: Node) -> Iterator[None]:
+        """Tell that the step of ``node`` starts, ends, or fails."""
+        place = node.about.place
+        with telling(
+            self.sink,
+            node.digest,
+            node.about.name,
+            place.file or "" if place is not None else "",
+            place.line or 0 if place is not None else 0,
+        ):
+            yield
+
+
+@contextmanager
+def telling(sink: Sink, step: str, name: str, file: str = "", line: int = 0) -> Iterator[None]:
+    """Tell that a step starts, ends, or fails."""
+    began = time.time()
+    sink(StepStarted(step, name, began, file=file, line=line))
+    try:
+        yield
+    except BaseException as error:
+        ended = time.time()
+        sink(StepFinished(step, ended, ended - began, error=str(error) or type(error).__name__))
+        raise
+    ended = time.time()
+    sink(StepFinished(step, ended, ended - began))

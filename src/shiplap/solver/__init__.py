@@ -1,0 +1,1 @@
+"""DECIDES: cache keys, scheduling: a state machine with events in, instructions out, no I/O."""

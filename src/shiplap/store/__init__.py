@@ -1,0 +1,1 @@
+"""KEEPS: blobs, snapshots (overlay, copy), index (sqlite), leases, garbage collection, locks."""

@@ -1,0 +1,133 @@
+"""Images by name: what ``images``, ``tag`` and ``FROM`` find here without asking a registry."""
+
+from __future__ import annotations
+
+import msgspec
+
+from shiplap.errors import ImageError
+from shiplap.oci.config import ImageConfig, parse_config
+from shiplap.oci.digest import Digest
+from shiplap.oci.manifest import Index as ImageIndex
+from shiplap.oci.manifest import Manifest, offered_platforms, parse_manifest, select_manifest
+from shiplap.oci.platform import Platform
+from shiplap.oci.reference import Reference, parse_reference
+from shiplap.store.blobs import Blobs
+from shiplap.store.index import Index, now
+
+
+class Image(msgspec.Struct, frozen=True):
+    """A named image: the digest of its manifest or index, and when it came here (seconds since the epoch)."""
+
+    name: str
+    digest: Digest
+    media_type: str
+    size: int
+    created: float
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """One platform's manifest of an image, with its config."""
+
+    digest: Digest
+    media_type: str
+    raw: bytes
+    manifest: Manifest
+    config: ImageConfig
+    config_raw: bytes
+
+
+class Images:
+    """The names of a store. A name is a normalised reference, ``docker.io/library/busybox:latest``."""
+
+    def __init__(self, index: Index, blobs: Blobs) -> None:
+        self._index = index
+        self._blobs = blobs
+
+    def put(self, name: str, digest: Digest, media_type: str, size: int) -> None:
+        """Let ``name`` mean the manifest or index ``digest``, whose blobs are in the store."""
+        self._index.write(
+            "INSERT OR REPLACE INTO images(name, digest, media_type, size, created) VALUES(?,?,?,?,?)",
+            *(name, digest, media_type, size, now()),
+        )
+
+    def get(self, name: str) -> Image | None:
+        row = self._index.row("SELECT name, digest, media_type, size, created FROM images WHERE name=?", name)
+        return Image(*row) if row is not None else None
+
+    def all(self) -> list[Image]:
+        return [
+            Image(*row)
+            for row in self._index.rows("SELECT name, digest, media_type, size, created FROM images ORDER BY name")
+        ]
+
+    def remove(self, name: str) -> bool:
+        """Forget the name; its blobs go with the next prune. False if there was none."""
+        return self._index.write("DELETE FROM images WHERE name=?", name) > 0
+
+    def find(self, text: str) -> Image:
+        """The image that a person means by ``text``: a reference, or the beginning of a digest (with or without ``sha256:``).
+
+        Raises ImageError: no-such-image, ambiguous-image.
+        """
+        wanted = text.removeprefix("sha256:")
+        reference = self._reference(text)
+        if reference is not None:
+            image = self.get(str(reference))
+            if image is None and reference.digest:
+                image = next((known for known in self.all() if known.digest == reference.digest), None)
+            if image is not None:
+                return image
+        if len(wanted) >= 4 and all(char in "0123456789abcdef" for char in wanted):
+            matches = {known.digest: known for known in self.all() if self._answers(known, wanted)}
+            if len(matches) == 1:
+                return next(iter(matches.values()))
+            if matches:
+                raise ImageError(f"{text} is the beginning of several digests", code="ambiguous-image")
+        raise ImageError(f"no such image: {text}", code="no-such-image", hint="shiplap images lists what the store has")
+
+    def resolve(self, digest: Digest, platform: Platform | None) -> Resolved:
+        """The manifest (of ``platform``, in an index; None: the first) and config under ``digest``, from blobs of the store.
+
+        Raises StoreError (blob-missing), ImageError (no-such-platform).
+        """
+        raw = self._blobs.read(digest)
+        manifest = parse_manifest(raw, digest=digest)
+        if isinstance(manifest, ImageIndex):
+            entry = select_manifest(manifest, platform) if platform is not None else manifest.manifests[0]
+            if entry is None:
+                raise no_such_platform(digest, platform, offered_platforms(manifest))
+            return self.resolve(entry.digest, None)
+        config_raw = self._blobs.read(manifest.config.digest)
+        return Resolved(digest, manifest.media_type, raw, manifest, parse_config(config_raw), config_raw)
+
+    def blobs_of(self, digest: Digest) -> set[Digest]:
+        """Every blob that the manifest or index ``digest`` needs and that is here, itself included."""
+        if not self._blobs.has(digest):
+            return set()
+        manifest = parse_manifest(self._blobs.read(digest), digest=digest)
+        if isinstance(manifest, ImageIndex):
+            return {digest}.union(*(self.blobs_of(entry.digest) for entry in manifest.manifests))
+        return {digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+
+    def _reference(self, text: str) -> Reference | None:
+        try:
+            return parse_reference(text)
+        except ImageError:
+            return None
+
+    def _answers(self, image: Image, wanted: str) -> bool:
+        if image.digest.partition(":")[2].startswith(wanted):
+            return True
+        try:
+            return self.resolve(image.digest, None).manifest.config.digest.partition(":")[2].startswith(wanted)
+        except (ImageError, LookupError):
+            return False
+
+
+def no_such_platform(name: str, platform: Platform | None, offered: list[str]) -> ImageError:
+    """What is said of an image that has no manifest for ``platform``."""
+    return ImageError(
+        f"no match for platform {platform} in {name}: it offers {', '.join(offered) or 'none'}",
+        code="no-such-platform",
+        hint="ask for one of these with --platform",
+    )

@@ -1,0 +1,1 @@
+"""WALKS: file trees: rooted path resolution, patterns, walk, content digest, copy."""

@@ -1,0 +1,163 @@
+"""Content digests: what a COPY would copy, as one digest. Times are left out; so are owners where COPY resets them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+from typing import Protocol
+
+from shiplap.errors import TreeError
+from shiplap.trees.entry import Entry
+from shiplap.trees.patterns import PatternSet
+from shiplap.trees.select import Selected, has_wildcard, select
+from shiplap.trees.tree import Directory, Tree
+
+CHUNK = 1 << 20
+
+
+class Memory(Protocol):
+    """Remembers the digest of a file's bytes and attributes, for as long as the file did not change."""
+
+    def recall(self, path: str, entry: Entry) -> bytes | None:
+        """The remembered digest of ``path`` if size, inode, mtime and ctime are what they were, else None."""
+
+    def remember(self, path: str, entry: Entry, digest: bytes) -> None: ...
+
+
+class Selection(Protocol):
+    """The part of a COPY that says which files (see ``graph.operations.Copy``)."""
+
+    @property
+    def sources(self) -> tuple[str, ...]: ...
+    @property
+    def exclude(self) -> tuple[str, ...]: ...
+    @property
+    def parents(self) -> bool: ...
+    @property
+    def reset_owner(self) -> bool: ...
+
+
+def selection_digest(tree: Tree, selection: Selection, memory: Memory | None = None) -> str:
+    """Hex sha256 of all that ``selection`` names in ``tree``: names below what was named, modes, links, contents.
+
+    The name of a directory that is named itself does not count (its contents are copied); that of a file does, for
+    it may be the name it gets. Raises TreeError(code="not-found").
+    """
+    hasher = _TreeHasher(
+        tree, memory, PatternSet(selection.exclude) if selection.exclude else None, selection.reset_owner
+    )
+    for source in selection.sources:
+        if selection.parents:
+            base, pattern = split_parents(source)
+            hasher.add_included(tree, base, pattern)
+            continue
+        for match in select(tree, source):
+            hasher.add(match)
+        hasher.mark(b"source")
+    return hasher.hexdigest()
+
+
+def split_parents(source: str) -> tuple[str, str]:
+    """``a/./b/c`` -> the directory that drops away and the pattern that stays (``COPY --parents``)."""
+    base, pivot, pattern = source.partition("/./")
+    if not pivot:
+        return "/", posixpath.normpath("/" + source)[1:]
+    return posixpath.normpath("/" + base), posixpath.normpath("/" + pattern)[1:]
+
+
+def file_digest(directory: Directory, entry: Entry) -> bytes:
+    """sha256 of a regular file's bytes; TreeError if it is cut short while it is read."""
+    fd = directory.open_file(entry)
+    try:
+        if entry.size <= CHUNK:
+            return hashlib.sha256(_read_all(fd, entry, directory)).digest()
+        hasher = hashlib.sha256()
+        while chunk := os.read(fd, CHUNK):
+            hasher.update(chunk)
+        return hasher.digest()
+    finally:
+        os.close(fd)
+
+
+def _read_all(fd: int, entry: Entry, directory: Directory) -> bytes:
+    data = os.read(fd, entry.size + 1)
+    if len(data) < entry.size:
+        while more := os.read(fd, entry.size - len(data) + 1):
+            data += more
+    if len(data) != entry.size:
+        raise TreeError(f"{directory.where(entry.name)}: changed while it was read", code="changed-while-read")
+    return data
+
+
+class _TreeHasher:
+    def __init__(self, tree: Tree, memory: Memory | None, exclude: PatternSet | None, reset_owner: bool) -> None:
+        self._hasher = hashlib.sha256()
+        self._tree = tree
+        self._memory = memory
+        self._exclude = exclude
+        self._reset = reset_owner
+
+    def hexdigest(self) -> str:
+        return self._hasher.hexdigest()
+
+    def mark(self, word: bytes) -> None:
+        self._hasher.update(b"\0\0" + word)
+
+    def add(self, match: Selected) -> None:
+        found = match.found
+        if not found.name or match.entry.is_dir:
+            directory = found.directory()
+            if found.entry is not None:
+                self._head("", found.entry, b"", found.parent)
+            self._walk(directory, "", None)
+            if directory is not found.parent:
+                directory.close()
+        else:
+            self._entry(found.parent, match.entry, match.source.rpartition("/")[2])
+        found.parent.close()
+
+    def add_included(self, tree: Tree, base: str, pattern: str) -> None:
+        """``--parents``: everything below ``base`` that ``pattern`` includes, and the directories on the way."""
+        for match in select(tree, base):
+            directory = match.found.directory()
+            self._walk(directory, "", PatternSet((pattern,)))
+            if not has_wildcard(base) and not has_wildcard(pattern):
+                select(tree, f"{base}/{pattern}")  # a literal has to be there
+            directory.close()
+
+    def _walk(self, directory: Directory, prefix: str, include: PatternSet | None) -> None:
+        for entry in directory.entries():
+            path = prefix + entry.name
+            if self._exclude is not None and self._exclude.matches(path):
+                if not entry.is_dir or self._exclude.prunes(path):
+                    continue
+            elif include is None or include.matches(path):
+                self._entry(directory, entry, path)
+            if entry.is_dir:
+                child = directory.child(entry)
+                self._walk(child, path + "/", include)
+                child.close()
+
+    def _entry(self, directory: Directory, entry: Entry, name: str) -> None:
+        content = b""
+        if entry.is_file:
+            path = directory.where(entry.name)
+            known = self._memory.recall(path, entry) if self._memory is not None else None
+            if known is None:
+                known = file_digest(directory, entry)
+                for key, value in sorted(directory.xattrs(entry).items()):
+                    known = hashlib.sha256(known + key.encode() + b"\0" + value).digest()
+                if self._memory is not None:
+                    self._memory.remember(path, entry, known)
+            content = known
+        elif entry.is_link:
+            content = os.fsencode(directory.read_link(entry))
+        self._head(name, entry, content, directory)
+
+    def _head(self, name: str, entry: Entry, content: bytes, directory: Directory) -> None:
+        owner = "0:0" if self._reset else f"{entry.uid}:{entry.gid}"
+        mode = entry.mode & 0o170000 if entry.is_link else entry.mode
+        rdev = 0 if entry.is_file or entry.is_dir or entry.is_link else entry.rdev
+        head = f"{mode:o} {owner} {rdev} {len(content)} {len(name)} "
+        self._hasher.update(head.encode() + os.fsencode(name) + content)
