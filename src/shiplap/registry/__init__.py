@@ -1,0 +1,1 @@
+"""SPEAKS the distribution protocol: transport, authority, pull, push; an in-memory registry."""

@@ -1,0 +1,142 @@
+"""What goes wrong with a registry, told so that it can be repaired; secrets are taken out of every word."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from http import HTTPStatus
+
+import msgspec
+import urllib3.exceptions as wire
+from urllib3.util import parse_url
+
+from shiplap.errors import RegistryError
+
+ERROR_LIMIT = 64 << 10
+"""Most bytes that are read of an error body."""
+
+
+class Redactor:
+    """Takes known secrets, control characters and excess length out of a text that came from elsewhere."""
+
+    def __init__(self) -> None:
+        self._secrets: set[str] = set()
+
+    def hide(self, *secrets: str) -> None:
+        # Very short ones are left: they would tear ordinary words apart, and guard nothing.
+        self._secrets.update(secret for secret in secrets if len(secret) >= 4)
+
+    def clean(self, text: str, limit: int = 300) -> str:
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, "…")
+        return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text)[:limit].strip()
+
+
+def bare_url(url: str) -> str:
+    """An address without name, password, query and fragment: signed addresses carry their secret in the query."""
+    try:
+        parts = parse_url(url)
+    except wire.LocationParseError:
+        return "(an address that cannot be read)"
+    return f"{parts.scheme}://{parts.netloc}{parts.path or '/'}"[:300]
+
+
+class _Complaint(msgspec.Struct, frozen=True):
+    code: str = ""
+    message: str = ""
+
+
+class _ErrorBody(msgspec.Struct, frozen=True):
+    errors: tuple[_Complaint, ...] = ()
+
+
+def refused(
+    method: str, url: str, status: int, body: bytes, redactor: Redactor, login_host: str, media_type: str = ""
+) -> RegistryError:
+    """The error for an answer that is not the one asked for; ``login_host`` is what one would log in to."""
+    try:
+        complaints = msgspec.json.decode(body, type=_ErrorBody).errors
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        complaints = ()
+    said = "; ".join(": ".join(word for word in (c.code, c.message) if word) for c in complaints[:3])
+    if not said and not media_type.startswith("text/html"):
+        said = body.decode("utf-8", "replace")
+    said = redactor.clean(said)
+    codes = {complaint.code for complaint in complaints}
+    try:
+        phrase = f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        phrase = str(status)
+    code, hint = _advice(status, codes, login_host, said)
+    message = f"{method} {redactor.clean(bare_url(url))}: {phrase}" + (f": {said}" if said else "")
+    return RegistryError(message, status=status, code=code, hint=hint)
+
+
+def _advice(status: int, codes: set[str], host: str, said: str) -> tuple[str, str | None]:
+    if status == 401:
+        return "unauthorized", f"the image may not exist or may be private: shiplap login {host}"
+    if status == 403:
+        return "denied", f"check that the account may do this, or log in with another one: shiplap login {host}"
+    if status == 404:
+        if "MANIFEST_UNKNOWN" in codes:
+            return "manifest-unknown", "check the tag or digest; the repository has no such image"
+        return "not-found", "check the spelling of the repository and the tag"
+    if status == 429 or "TOOMANYREQUESTS" in codes:
+        return "rate-limited", (
+            f"the rate limit of {host} is reached: wait, shiplap login {host}, or add a mirror to registries.conf"
+        )
+    if status == 400 and "HTTP request" in said and "HTTPS server" in said:
+        return "http-to-https", f"{host} speaks https: take insecure = true out of registries.conf"
+    if status >= 500:
+        return "registry-failed", "the registry is in trouble: try again later"
+    return "refused", None
+
+
+def unreachable(error: Exception, method: str, url: str, host: str) -> tuple[RegistryError, bool]:
+    """The error for a request without an answer, and whether another try may help."""
+    address = bare_url(url)
+    reason: BaseException = error
+    if isinstance(error, wire.ProxyError):
+        return _no_answer(method, address, "the proxy does not answer", "proxy", "check HTTPS_PROXY and NO_PROXY"), True
+    if isinstance(error, wire.SSLError):
+        reason = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error
+        return _tls(reason, method, address, host)
+    if isinstance(error, wire.NameResolutionError):
+        return _no_answer(method, address, "no such host", "unknown-host", "check the name and the DNS settings"), True
+    if isinstance(error, (wire.ConnectTimeoutError, wire.ReadTimeoutError, TimeoutError)):
+        return _no_answer(
+            method, address, "no answer in time", "timeout", "check the network, or try again later"
+        ), True
+    if isinstance(error, wire.NewConnectionError):
+        refusal = "refused" in str(error)
+        why = "connection refused" if refusal else "cannot connect"
+        code = "connection-refused" if refusal else "unreachable"
+        return _no_answer(method, address, why, code, f"check that a registry listens on {host}"), True
+    return _no_answer(
+        method, address, "connection lost", "connection-lost", "check the network, or try again later"
+    ), True
+
+
+def _tls(reason: BaseException, method: str, address: str, host: str) -> tuple[RegistryError, bool]:
+    text = str(reason)
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return _no_answer(
+            method,
+            address,
+            f"certificate not accepted: {reason.verify_message or 'unknown authority'}",
+            "tls-certificate",
+            f"put the authority's certificate at /etc/containers/certs.d/{host}/ca.crt or name it in SSL_CERT_FILE",
+        ), False
+    if any(mark in text for mark in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER", "record layer")):
+        return _no_answer(
+            method,
+            address,
+            "the server does not speak https",
+            "https-to-http",
+            f'if plain http is meant, add to registries.conf: [[registry]] location = "{host}" insecure = true',
+        ), False
+    return _no_answer(method, address, "TLS failed", "tls", "check the registry's certificate and protocol"), True
+
+
+def _no_answer(method: str, address: str, why: str, code: str, hint: str) -> RegistryError:
+    return RegistryError(f"{method} {address}: {why}", code=code, hint=hint)

@@ -1,0 +1,40 @@
+"""Does a registry accept a name and a password? Where the answer is kept is the business of settings."""
+
+from __future__ import annotations
+
+import threading
+
+from shiplap import __version__
+from shiplap.errors import RegistryError
+from shiplap.registry.authority import Authority
+from shiplap.registry.connection import Connections, Timing
+from shiplap.registry.failure import Redactor
+from shiplap.registry.patience import Patience
+from shiplap.registry.sites import Sites
+from shiplap.registry.transport import Call, Transport
+from shiplap.settings import Credential, Network
+
+
+def check_login(network: Network, host: str, username: str, password: str, *, timing: Timing = Timing()) -> None:  # noqa: B008
+    """Return if the registry at ``host`` accepts the pair, else raise RegistryError(code="login-refused")."""
+    offered = Credential(username, password)
+    asking = network._replace(credentials=lambda _host, _path: offered)
+    redactor = Redactor()
+    redactor.hide(password)
+    patience = Patience(timing, threading.Event())
+    connections = Connections(asking, timing, f"shiplap/{__version__}")
+    try:
+        site = Sites(asking, connections).host(host)
+        transport = Transport(connections, Authority(asking, connections, patience, redactor), patience, redactor)
+        transport.perform(Call("GET", site, "/v2/", ()), lambda _answer: None)
+    except RegistryError as error:
+        if error.status in (401, 403):
+            raise RegistryError(
+                f"{host} does not accept this name and password",
+                status=error.status,
+                code="login-refused",
+                hint="check both; many registries want a token made on their web page instead of the password",
+            ) from None
+        raise
+    finally:
+        connections.close()

@@ -1,0 +1,101 @@
+"""A whole image into a registry: blobs in parallel, then the manifest, and an index after all of its manifests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+import msgspec
+
+from shiplap.errors import RegistryError
+from shiplap.oci.digest import digest_of
+from shiplap.oci.manifest import Descriptor
+from shiplap.oci.reference import Reference
+from shiplap.registry.client import Registry
+from shiplap.registry.upload import Opener
+
+
+class OutgoingBlob(msgspec.Struct, frozen=True):
+    """A blob to push: ``opener(offset)`` opens its bytes; ``mount_from`` is where the registry may have it already."""
+
+    descriptor: Descriptor
+    opener: Opener
+    mount_from: Reference | None = None
+
+
+class OutgoingManifest(msgspec.Struct, frozen=True):
+    """A manifest to push, after its blobs."""
+
+    raw: bytes
+    media_type: str
+    blobs: tuple[OutgoingBlob, ...] = ()
+
+
+def push_image(
+    registry: Registry,
+    ref: Reference,
+    manifest_raw: bytes,
+    media_type: str,
+    blobs: Sequence[OutgoingBlob],
+    *,
+    parallel: int = 4,
+) -> Descriptor:
+    """Push ``blobs`` (config and layers), then the manifest under the name of ``ref``. Returns its descriptor."""
+    _push_blobs(registry, ref, blobs, parallel)
+    return registry.push_manifest(ref, manifest_raw, media_type)
+
+
+def push_index(
+    registry: Registry,
+    ref: Reference,
+    index_raw: bytes,
+    media_type: str,
+    manifests: Sequence[OutgoingManifest],
+    *,
+    parallel: int = 4,
+) -> Descriptor:
+    """Push the manifests of an index with all their blobs, by digest, then the index under the name of ``ref``."""
+    _push_blobs(registry, ref, [blob for manifest in manifests for blob in manifest.blobs], parallel)
+    for manifest in manifests:
+        by_digest = ref._replace(tag="", digest=digest_of(manifest.raw))
+        registry.push_manifest(by_digest, manifest.raw, manifest.media_type)
+    return registry.push_manifest(ref, index_raw, media_type)
+
+
+def _push_blobs(registry: Registry, ref: Reference, blobs: Sequence[OutgoingBlob], parallel: int) -> None:
+    unique = {blob.descriptor.digest: blob for blob in blobs}
+    if not unique:
+        return
+    stop = threading.Event()
+
+    def push(blob: OutgoingBlob) -> None:
+        if stop.is_set():
+            return
+        try:
+            registry.push_blob(ref, blob.descriptor, blob.opener, blob.mount_from)
+        except BaseException:
+            stop.set()
+            raise
+
+    # The largest first: the last to finish should not be the last to start.
+    queue = sorted(unique.values(), key=lambda blob: -blob.descriptor.size)
+    with ThreadPoolExecutor(max(1, min(parallel, len(queue))), "shiplap-push") as pool:
+        tasks = [pool.submit(push, blob) for blob in queue]
+        try:
+            wait(tasks, return_when=FIRST_EXCEPTION)
+        except BaseException:
+            stop.set()
+            registry.interrupt()
+            raise
+        finally:
+            if stop.is_set():
+                for task in tasks:
+                    task.cancel()
+    for task in tasks:
+        if not task.cancelled():
+            failure = task.exception()
+            if failure is not None:
+                raise failure
+    if stop.is_set():
+        raise RegistryError("the push was stopped", code="stopped")

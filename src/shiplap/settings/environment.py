@@ -1,0 +1,173 @@
+"""What the environment says, as one frozen value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from shiplap.errors import UsageError
+from shiplap.settings.network import Network, Proxies
+
+PROGRESS_MODES = ("auto", "none", "plain", "quiet", "rawjson", "tty")
+
+
+class Settings(NamedTuple):
+    """Where things are and how to behave. Only ``proxies`` may hold a secret, and does not show it.
+
+    ``docker_buildkit`` is None if DOCKER_BUILDKIT is not set; ``source_date_epoch`` is in seconds; ``default_platform``
+    is the text of DOCKER_DEFAULT_PLATFORM. ``auth_files`` and ``registries_files`` are in order of preference and of
+    reading, and need not exist. ``login_file`` is where a login is written.
+    """
+
+    root: str
+    docker_config_dir: str
+    auth_files: tuple[str, ...]
+    login_file: str
+    registries_files: tuple[str, ...]
+    registries_file_required: bool
+    certificate_dirs: tuple[str, ...]
+    progress: str
+    color: bool
+    docker_buildkit: bool | None
+    default_platform: str
+    source_date_epoch: int | None
+    proxies: Proxies
+    temporary: str
+    helper_path: str
+
+    def network(self) -> Network:
+        """How registries are reached; reads registries.conf now, credentials only when one is asked for."""
+        from shiplap.settings.credentials import AuthFiles
+        from shiplap.settings.registries import read_registries
+
+        return Network(
+            rules=read_registries(self.registries_files, required=self.registries_file_required),
+            proxies=self.proxies,
+            certificate_dirs=self.certificate_dirs,
+            credentials=AuthFiles(self.auth_files, self.helper_path).find,
+        )
+
+    def build_proxies(self, host: str = "default") -> dict[str, str]:
+        """Proxy build arguments from docker's config.json (``proxies``), in upper and lower case as docker does."""
+        from shiplap.settings.credentials import read_json
+
+        path = os.path.join(self.docker_config_dir, "config.json")
+        sections = read_json(path).get("proxies")
+        section = (sections.get(host) or sections.get("default")) if isinstance(sections, dict) else None
+        if not isinstance(section, dict):
+            return {}
+        found: dict[str, str] = {}
+        for key in ("httpProxy", "httpsProxy", "ftpProxy", "noProxy", "allProxy"):
+            value = section.get(key)
+            if isinstance(value, str) and value:
+                name = key.removesuffix("Proxy").upper() + "_PROXY"
+                found[name] = found[name.lower()] = value
+        return found
+
+
+def load(
+    environ: Mapping[str, str], *, root: str | None = None, home: str | None = None, etc: str = "/etc"
+) -> Settings:
+    """Read ``environ``; ``root`` is the value of ``--root``, ``home`` overrides HOME, system files are in ``etc``.
+
+    Raises UsageError for a value that makes no sense. Opens no file.
+    """
+    home = home or environ.get("HOME") or _home_of_user()
+    config = environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    data = environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
+    docker = os.path.abspath(environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker"))
+    auth_file = environ.get("REGISTRY_AUTH_FILE")
+    own_registries = environ.get("CONTAINERS_REGISTRIES_CONF")
+    return Settings(
+        root=os.path.abspath(root or environ.get("SHIPLAP_ROOT") or os.path.join(data, "shiplap")),
+        docker_config_dir=docker,
+        auth_files=(auth_file,) if auth_file else tuple(_auth_files(environ, config, docker)),
+        login_file=auth_file or os.path.join(docker, "config.json"),
+        registries_files=tuple(_registries_files(own_registries, config, etc)),
+        registries_file_required=bool(own_registries),
+        certificate_dirs=(
+            os.path.join(config, "containers", "certs.d"),
+            os.path.join(etc, "containers", "certs.d"),
+            os.path.join(etc, "docker", "certs.d"),
+        ),
+        progress=_progress(environ.get("BUILDKIT_PROGRESS", "")),
+        color=not environ.get("NO_COLOR"),
+        docker_buildkit=_boolean("DOCKER_BUILDKIT", environ.get("DOCKER_BUILDKIT", "")),
+        default_platform=environ.get("DOCKER_DEFAULT_PLATFORM", ""),
+        source_date_epoch=_epoch(environ.get("SOURCE_DATE_EPOCH", "")),
+        proxies=_proxies(environ),
+        temporary=environ.get("TMPDIR") or "/tmp",
+        helper_path=environ.get("PATH") or os.defpath,
+    )
+
+
+def _auth_files(environ: Mapping[str, str], config: str, docker: str) -> list[str]:
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    files = [os.path.join(runtime, "containers", "auth.json")] if runtime else []
+    return [*files, os.path.join(config, "containers", "auth.json"), os.path.join(docker, "config.json")]
+
+
+def _registries_files(own: str | None, config: str, etc: str) -> list[str]:
+    # As containers/image: one main file, the user's before the system's; drop-ins of both add to it, the user's last.
+    mine, system = os.path.join(config, "containers"), os.path.join(etc, "containers")
+    if own:
+        main = own
+    else:
+        main = os.path.join(mine, "registries.conf")
+        if not os.path.exists(main):
+            main = os.path.join(system, "registries.conf")
+    return [main, os.path.join(system, "registries.conf.d"), os.path.join(mine, "registries.conf.d")]
+
+
+def _proxies(environ: Mapping[str, str]) -> Proxies:
+    def value(name: str) -> str:
+        # HTTP_PROXY in upper case is ignored under CGI, where a request header can set it (httpoxy).
+        upper = "" if name == "http_proxy" and "REQUEST_METHOD" in environ else environ.get(name.upper(), "")
+        return environ.get(name) or upper
+
+    return Proxies(value("http_proxy"), value("https_proxy"), value("no_proxy"), value("all_proxy"))
+
+
+def _progress(text: str) -> str:
+    if text and text not in PROGRESS_MODES:
+        raise UsageError(
+            f"BUILDKIT_PROGRESS={text[:40]!r} is not a progress mode",
+            code="invalid-progress",
+            hint="use one of " + ", ".join(PROGRESS_MODES),
+        )
+    return text or "auto"
+
+
+def _boolean(name: str, text: str) -> bool | None:
+    # The spellings of Go's strconv.ParseBool, which docker uses here.
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if text in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    if not text:
+        return None
+    raise UsageError(f"{name}={text[:40]!r} is not a boolean", code="invalid-boolean", hint=f"set {name} to 1 or 0")
+
+
+def _epoch(text: str) -> int | None:
+    if not text:
+        return None
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH={text[:40]!r} is not a number of seconds",
+            code="invalid-epoch",
+            hint="set it to seconds since 1970, for example $(git log -1 --format=%ct)",
+        )
+    return int(text)
+
+
+def _home_of_user() -> str:
+    # No HOME (cron, a bare container): the password file, and a root directory where even that knows nothing.
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir or "/"
+    except KeyError:
+        return "/"

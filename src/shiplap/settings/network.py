@@ -1,0 +1,155 @@
+"""How registries are reached: rules of registries.conf, proxies, credentials. Values only: no file is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Credential(NamedTuple):
+    """What proves who we are: a name with a password, an identity (refresh) token, or a ready bearer token.
+
+    Its ``repr`` and ``str`` never show a secret.
+    """
+
+    username: str = ""
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Credential(username={self.username!r}, …)"
+
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be shown."""
+        return tuple(text for text in (self.password, self.identity_token, self.registry_token) if text)
+
+
+class Proxies(NamedTuple):
+    """Proxy addresses for our own requests, "" for none. They may hold passwords, so ``repr`` shows none of them."""
+
+    http: str = ""
+    https: str = ""
+    none_for: str = ""
+    all: str = ""
+
+    def __repr__(self) -> str:
+        named = [name for name in ("http", "https", "all") if getattr(self, name)]
+        return f"Proxies(for={named}, none_for={self.none_for!r})"
+
+    def proxy_for(self, scheme: str, host: str, port: int) -> str:
+        """The proxy for a request, "" for none. Loopback is never proxied (as in Go's net/http)."""
+        proxy = (self.https if scheme == "https" else self.http) or self.all
+        if not proxy or self._excluded(host.lower().strip("[]").rstrip("."), port):
+            return ""
+        return proxy if "://" in proxy else "http://" + proxy
+
+    def _excluded(self, host: str, port: int) -> bool:
+        import ipaddress
+
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            address = None
+        if host == "localhost" or (address is not None and address.is_loopback):
+            return True
+        for entry in self.none_for.replace(",", " ").lower().split():
+            if entry == "*":
+                return True
+            name, colon, wanted_port = entry.rpartition(":")
+            if colon and wanted_port.isdigit() and ":" not in name:
+                if int(wanted_port) != port:
+                    continue
+                entry = name
+            if address is not None:
+                try:
+                    if address in ipaddress.ip_network(entry.strip("[]"), strict=False):
+                        return True
+                except ValueError:
+                    continue
+            elif host == entry.lstrip("*.") or host.endswith("." + entry.lstrip("*.")):
+                return True
+        return False
+
+
+class Mirror(NamedTuple):
+    """Another place that holds the same images. ``pull`` is ``all``, ``digest-only`` or ``tag-only``."""
+
+    location: str
+    insecure: bool = False
+    pull: str = "all"
+
+
+class RegistryRule(NamedTuple):
+    """One ``[[registry]]`` of registries.conf; ``insecure`` is None where the file does not say."""
+
+    prefix: str
+    location: str
+    insecure: bool | None = None
+    blocked: bool = False
+    mirrors: tuple[Mirror, ...] = ()
+
+    def matches(self, name: str) -> int:
+        """How much of the start of ``name`` (``host/path[:tag][@digest]``) the prefix covers; 0 for no match."""
+        if self.prefix.startswith("*."):
+            # ``*.example.com`` stands for every host below example.com, not for example.com itself.
+            host = name.partition("/")[0].partition(":")[0]
+            return len(host) if host.endswith(self.prefix[1:]) and len(host) >= len(self.prefix) else 0
+        if not name.startswith(self.prefix):
+            return 0
+        return len(self.prefix) if name[len(self.prefix) : len(self.prefix) + 1] in ("", "/", ":", "@") else 0
+
+
+class Endpoint(NamedTuple):
+    """Where to ask: ``host[:port]``, the repository's path there; ``insecure`` None means that no file says."""
+
+    host: str
+    path: str
+    insecure: bool | None = None
+    mirror: bool = False
+
+
+def _no_credentials(host: str, path: str) -> Credential | None:
+    return None
+
+
+class Network(NamedTuple):
+    """All a registry client needs to know. ``credentials(host, path)`` may run a credential helper and raise."""
+
+    rules: tuple[RegistryRule, ...] = ()
+    proxies: Proxies = Proxies()
+    certificate_dirs: tuple[str, ...] = ()
+    credentials: Callable[[str, str], Credential | None] = _no_credentials
+
+    def rule_for(self, name: str) -> RegistryRule | None:
+        """The rule with the longest matching prefix."""
+        fitting = [rule for rule in self.rules if rule.matches(name)]
+        return max(fitting, key=lambda rule: len(rule.prefix), default=None)
+
+    def insecure_host(self, host: str) -> bool:
+        """True if a file names ``host[:port]`` itself, as a registry or a mirror, as insecure."""
+        rule = self.rule_for(host)
+        if rule is not None and rule.insecure and rule.location.partition("/")[0] in (host, ""):
+            return True
+        return any(m.insecure and m.location.partition("/")[0] == host for r in self.rules for m in r.mirrors)
+
+    def endpoints(self, host: str, path: str, target: str = "") -> tuple[Endpoint, ...]:
+        """Where to look for an image, mirrors first; ``target`` is a tag or a digest. Empty if the image is blocked.
+
+        The last one is the registry itself, the only one that is ever written to.
+        """
+        name = f"{host}/{path}"
+        by_digest = ":" in target
+        rule = self.rule_for(name + (f"@{target}" if by_digest else f":{target}" if target else ""))
+        if rule is None:
+            return (Endpoint(host, path),)
+        if rule.blocked:
+            return ()
+        rest = name[rule.matches(name) or len(name) :]
+        found = []
+        for mirror in rule.mirrors:
+            if mirror.pull == "all" or (mirror.pull == "digest-only") == by_digest:
+                mirror_host, _, mirror_path = (mirror.location + rest).partition("/")
+                found.append(Endpoint(mirror_host, mirror_path, mirror.insecure or None, mirror=True))
+        own_host, _, own_path = (rule.location + rest if rule.location else name).partition("/")
+        return (*found, Endpoint(own_host, own_path, rule.insecure))
