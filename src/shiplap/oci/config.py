@@ -1,4 +1,4 @@
-"""The image config and its history, field for field as BuildKit writes them (OCI image specification 1.1, config.md)."""
+"""The image config and its history, field for field as BuildKit writes them (OCI image specification 1.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from shiplap.errors import ImageError
 from shiplap.oci.digest import Digest, parse_digest
-from shiplap.oci.manifest import decode_json, encode_json
+from shiplap.oci.manifest import decode_json, encode_json, without_nulls
 from shiplap.oci.platform import Platform, normalize
 
 CONFIG_LIMIT = 4 << 20
@@ -88,7 +88,7 @@ def parse_config(raw: bytes) -> ImageConfig:
     """Read a config blob; nulls are taken for absent, and malformed fields raise ImageError."""
     if len(raw) > CONFIG_LIMIT:
         raise ImageError(f"image config of {len(raw)} bytes is over the limit", code="config-too-large")
-    fields = _without_nulls(decode_json(raw, dict[str, Any], "image config"))
+    fields = without_nulls(decode_json(raw, dict[str, Any], "image config"), "image config")
     try:
         config = msgspec.convert(fields, ImageConfig)
     except msgspec.MsgspecError as error:
@@ -135,11 +135,3 @@ def encode_config(config: ImageConfig) -> bytes:
         if value:
             fields[name] = value
     return encode_json(dict(sorted(fields.items())))
-
-
-def _without_nulls(value: Any, depth: int = 0) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item, depth + 1) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item, depth + 1) for item in value if item is not None]
-    return value

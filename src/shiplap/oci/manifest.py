@@ -1,4 +1,4 @@
-"""Descriptors, manifests and indexes (OCI image specification 1.1), read with limits and written as BuildKit writes them."""
+"""Descriptors, manifests and indexes (OCI image specification 1.1): read with limits, written as BuildKit does."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from shiplap.oci.platform import Platform, normalize
 
 MANIFEST_LIMIT = 4 << 20
 """Largest manifest or index that is read, in bytes (the distribution specification suggests 4 MiB)."""
+
+DEPTH_LIMIT = 64
+"""Deepest nesting of JSON from outside."""
 
 T = TypeVar("T")
 
@@ -78,7 +81,7 @@ def parse_manifest(raw: bytes, media_type: str = "", digest: Digest = "") -> Man
             code="manifest-too-large",
             where=where,
         )
-    fields = decode_json(raw, dict[str, Any], "manifest", where)
+    fields = without_nulls(decode_json(raw, dict[str, Any], "manifest", where), "manifest", where)
     if "manifests" in fields and ("layers" in fields or "config" in fields):
         raise ImageError("manifest has both manifests and layers", code="ambiguous-manifest", where=where)
     said = fields.get("mediaType") or ""
@@ -97,11 +100,11 @@ def parse_manifest(raw: bytes, media_type: str = "", digest: Digest = "") -> Man
             hint="images of schema version 1 have to be pushed again with a current tool",
         )
     if (kind in media_types.INDEXES) if kind in known else "manifests" in fields:
-        index = decode_json(raw, Index, "index", where)
+        index = _convert(fields, Index, "index", where)
         for descriptor in index.manifests:
             parse_digest(descriptor.digest)
         return index
-    manifest = decode_json(raw, Manifest, "manifest", where)
+    manifest = _convert(fields, Manifest, "manifest", where)
     for descriptor in (manifest.config, *manifest.layers):
         parse_digest(descriptor.digest)
         if descriptor.size < 0:
@@ -115,7 +118,7 @@ def encode_manifest(manifest: Manifest | Index) -> bytes:
 
 
 def _go_order(manifest: Manifest | Index) -> dict[str, Any]:
-    # Fields in the order of Go's struct; ``layers`` and ``manifests`` are written even when empty (null in Go, for nil).
+    # Fields in the order of Go's struct; ``layers`` and ``manifests`` are written even when empty (null, for nil).
     fields: dict[str, Any] = {"schemaVersion": 2}
     if manifest.media_type:
         fields["mediaType"] = manifest.media_type
@@ -134,14 +137,14 @@ def _go_order(manifest: Manifest | Index) -> dict[str, Any]:
 
 
 def select_manifest(index: Index, wanted: Platform) -> Descriptor | None:
-    """The first entry for ``wanted``, the one with the equal variant first; entries of unknown platform (attestations) never match."""
+    """The first entry for ``wanted``, one with the equal variant before others; attestations (unknown) never match."""
     fitting = [
         entry for entry in index.manifests if entry.platform is not None and entry.platform.parsed().satisfies(wanted)
     ]
     exact = [
         entry for entry in fitting if entry.platform is not None and entry.platform.parsed().variant == wanted.variant
     ]
-    return (exact or fitting or [None])[0]
+    return next(iter(exact or fitting), None)
 
 
 def offered_platforms(index: Index) -> list[str]:
@@ -155,6 +158,25 @@ def decode_json(raw: bytes, kind: type[T], what: str, where: Place | None = None
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ImageError(f"{what} cannot be read: {error}", code="invalid-json", where=where) from None
+
+
+def without_nulls(value: Any, what: str, where: Place | None = None, depth: int = 0) -> Any:
+    """``value`` without its nulls, which Go writes for what is empty; raises ImageError if it is nested too deeply."""
+    if depth > DEPTH_LIMIT:
+        raise ImageError(f"{what} is nested more than {DEPTH_LIMIT} deep", code="invalid-json", where=where)
+    if isinstance(value, dict):
+        return {key: without_nulls(item, what, where, depth + 1) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item, what, where, depth + 1) for item in value if item is not None]
+    return value
+
+
+def _convert(fields: Any, kind: type[T], what: str, where: Place | None) -> T:
+    # From the very fields that were looked at above: no second reading that could see something else.
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.MsgspecError as error:
         raise ImageError(f"{what} cannot be read: {error}", code="invalid-json", where=where) from None
 
 

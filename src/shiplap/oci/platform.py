@@ -77,7 +77,7 @@ def parse_platform(text: str, native: Platform | None = None) -> Platform:
             hint="write os/architecture[/variant], for example linux/arm64",
         )
     if len(parts) > 1:
-        return normalize(*parts, os_version=os_version)
+        return normalize(parts[0], parts[1], "".join(parts[2:]), os_version)
     word = parts[0].lower()
     if word == "local":
         return native

@@ -46,7 +46,7 @@ class Reference(NamedTuple):
 
 
 def parse_reference(text: str, default_tag: str = "latest") -> Reference:
-    """Read a reference as Docker does: docker.io and ``library/`` are implied, and ``default_tag`` unless a digest is given.
+    """Read a reference as Docker does: docker.io, ``library/`` and, without a digest, ``default_tag`` are implied.
 
     Raises ImageError(code="invalid-reference").
     """

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from typing import NamedTuple
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 import msgspec
 import urllib3.exceptions as wire
@@ -19,7 +19,7 @@ import urllib3.exceptions as wire
 from shiplap.errors import RegistryError
 from shiplap.registry.address import Reach
 from shiplap.registry.challenge import Challenge, parse_challenges
-from shiplap.registry.connection import Answer, Connections, Origin, split_url
+from shiplap.registry.connection import Answer, Connections, Origin, join_url, split_url
 from shiplap.registry.failure import ERROR_LIMIT, Redactor, bare_url, refused, unreachable
 from shiplap.registry.patience import TRANSIENT, Patience, TryAgain, retry_after
 from shiplap.settings import Credential, Network
@@ -28,7 +28,7 @@ TOKEN_LIMIT = 1 << 20
 """Most bytes of a token answer."""
 
 EARLY = 10.0
-"""A token is renewed this many seconds before it expires."""
+"""A token is renewed this many seconds before it expires, or after half of its life if that is later."""
 
 Scopes = tuple[str, ...]
 
@@ -150,7 +150,8 @@ class Authority:
         if not re.fullmatch(r"[\x21-\x7e]+", text):
             raise RegistryError(f"{bare_url(realm)} gave no usable token for {site.host}", code="token")
         # Without a word about it a token lives for 60 seconds (token.md, "expires_in").
-        return _Token(f"Bearer {text}", fetched + max((body.expires_in or 60.0) - EARLY, 1.0))
+        life = body.expires_in or 60.0
+        return _Token(f"Bearer {text}", fetched + max(life - EARLY, life / 2))
 
     def _ask(self, site: Site, method: str, url: str, headers: dict[str, str], body: bytes | None) -> bytes:
         home = split_url(url)[0]
@@ -165,7 +166,7 @@ class Authority:
                 try:
                     with self._connections.exchange(method, at, sent, body, limit=limit, verify=verify) as answer:
                         if answer.status in (301, 302, 303, 307, 308) and method == "GET":
-                            at = urljoin(at, answer.headers.get("Location", ""))
+                            at = join_url(at, answer.headers.get("Location", ""))
                             answer.discard()
                             continue
                         return self._token_body(site, answer)

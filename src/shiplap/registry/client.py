@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 import msgspec
 
@@ -19,7 +19,7 @@ from shiplap.oci.digest import Digest, digest_of, is_digest, parse_digest
 from shiplap.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, decode_json, parse_manifest
 from shiplap.oci.reference import Reference
 from shiplap.registry.authority import Authority, Site
-from shiplap.registry.connection import Answer, Connections, Timing, split_url
+from shiplap.registry.connection import Answer, Connections, Timing, join_url, split_url
 from shiplap.registry.download import Meter, blob_chunks
 from shiplap.registry.failure import Redactor
 from shiplap.registry.patience import Patience
@@ -185,7 +185,7 @@ class Registry:
             found += page
             if not following:
                 break
-            url = urljoin(call.url, following)
+            url = join_url(call.url, following)
             if split_url(url)[0] != site.origin:
                 raise RegistryError(f"{site.host} continues its list of tags at another host", code="bad-answer")
         return found

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote, urljoin
 
 import urllib3
 import urllib3.exceptions as wire
@@ -44,6 +45,14 @@ def split_url(url: str) -> tuple[Origin, str]:
         raise RegistryError(f"not an address to follow: {bare_url(url)}", code="bad-address")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return Origin(parts.scheme, parts.host.lower(), port), parts.request_uri
+
+
+def join_url(base: str, location: str) -> str:
+    """The address that ``location``, as a header gives it, means at ``base``; raises RegistryError."""
+    try:
+        return urljoin(base, location)
+    except ValueError:
+        raise RegistryError(f"not an address to follow, given by {bare_url(base)}", code="bad-address") from None
 
 
 class Body(Protocol):
@@ -252,7 +261,7 @@ class Connections:
                 code="proxy",
                 hint="check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY (SOCKS is not spoken)",
             )
-        headers = make_headers(proxy_basic_auth=_unquoted(parts.auth)) if parts.auth else None
+        headers = make_headers(proxy_basic_auth=unquote(parts.auth)) if parts.auth else None
         return urllib3.ProxyManager(parts._replace(auth=None).url, proxy_headers=headers, **options)
 
     def _context(self, origin: Origin, verify: bool) -> ssl.SSLContext:
@@ -288,12 +297,6 @@ class Connections:
                 if os.path.isdir(folder):
                     return folder
         return ""
-
-
-def _unquoted(pair: str) -> str:
-    from urllib.parse import unquote
-
-    return unquote(pair)
 
 
 def _forbidden(origin: Origin) -> RegistryError:

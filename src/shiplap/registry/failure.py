@@ -103,15 +103,16 @@ def unreachable(error: Exception, method: str, url: str, host: str) -> tuple[Reg
         return _tls(reason, method, address, host)
     if isinstance(error, wire.NameResolutionError):
         return _no_answer(method, address, "no such host", "unknown-host", "check the name and the DNS settings"), True
-    if isinstance(error, (wire.ConnectTimeoutError, wire.ReadTimeoutError, TimeoutError)):
-        return _no_answer(
-            method, address, "no answer in time", "timeout", "check the network, or try again later"
-        ), True
+    # Before the time-outs: urllib3 derives this one from them.
     if isinstance(error, wire.NewConnectionError):
         refusal = "refused" in str(error)
         why = "connection refused" if refusal else "cannot connect"
         code = "connection-refused" if refusal else "unreachable"
         return _no_answer(method, address, why, code, f"check that a registry listens on {host}"), True
+    if isinstance(error, (wire.ConnectTimeoutError, wire.ReadTimeoutError, TimeoutError)):
+        return _no_answer(
+            method, address, "no answer in time", "timeout", "check the network, or try again later"
+        ), True
     return _no_answer(
         method, address, "connection lost", "connection-lost", "check the network, or try again later"
     ), True

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
-from urllib.parse import urljoin
 
 import urllib3.exceptions as wire
 
 from shiplap.errors import RegistryError
 from shiplap.registry.address import Reach
 from shiplap.registry.authority import Authority, Scopes, Site
-from shiplap.registry.connection import Answer, Body, Connections, Origin, split_url
+from shiplap.registry.connection import Answer, Body, Connections, Origin, join_url, split_url
 from shiplap.registry.failure import ERROR_LIMIT, Redactor, bare_url, refused, unreachable
 from shiplap.registry.patience import TRANSIENT, Patience, TryAgain, retry_after
 
@@ -37,7 +36,7 @@ class Call(NamedTuple):
 
     @property
     def url(self) -> str:
-        return urljoin(str(self.site.origin), self.target)
+        return join_url(str(self.site.origin), self.target)
 
 
 class Transport:
@@ -142,7 +141,7 @@ class Transport:
         raise RegistryError(f"{bare_url(call.url)}: too many redirects", code="redirects")
 
     def _redirected(self, url: str, location: str, site: Site) -> str:
-        target = urljoin(url, location)
+        target = join_url(url, location)
         if split_url(url)[0].scheme == "https" and split_url(target)[0].scheme != "https":
             raise RegistryError(
                 f"{site.host} redirects from https to {bare_url(target)}",

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import BinaryIO
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 from shiplap.errors import Place, RegistryError
 from shiplap.oci.digest import Digest
 from shiplap.registry.authority import Scopes, Site
-from shiplap.registry.connection import Answer
+from shiplap.registry.connection import Answer, join_url
 from shiplap.registry.download import Report
 from shiplap.registry.patience import TryAgain
 from shiplap.registry.transport import Call, Transport
@@ -106,7 +106,7 @@ class Upload:
         location = answer.headers.get("Location", "")
         if not location:
             raise RegistryError(f"{self._site.host} opened an upload without saying where", code="bad-answer")
-        self._session = urljoin(answer.url, location)
+        self._session = join_url(answer.url, location)
         return False
 
     def _with_digest(self) -> str:
