@@ -1,0 +1,202 @@
+"""The builder's end of the fork server: starts it, sends it steps, relays what they write."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+from shiplap.errors import Interrupted, SandboxError
+from shiplap.sandbox.spec import ExitStatus, Output
+from shiplap.sandbox.step import read_message, write_message
+
+_HELPER = str(Path(__file__).with_name("helper.py"))
+_CANCEL_POLL_MS = 30
+"""How soon a set ``cancel`` is seen. An Event cannot be polled for."""
+_CHUNK = 64 << 10
+_DRAIN_SECONDS = 0.8
+"""How long to read on once the process has ended, if something outside the sandbox holds its pipe and keeps writing."""
+_KILL_SECONDS = 20.0
+"""How long a killed step may take to go, e.g. while a disk write it waits for completes."""
+
+
+class Helper:
+    """One fork server, started at first use. Any thread may call ``step``; many steps may run at once.
+
+    A process forked from the builder starts its own. ``close`` (or the end of the process) ends it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._control: socket.socket | None = None
+        self._pid = 0
+        self._owner = 0
+
+    def step(self, request: Mapping[str, Any], output: Output, cancel: Event) -> ExitStatus:
+        """Run one step (wire.request) to its end. Raises Interrupted, SandboxError."""
+        if cancel.is_set():
+            raise Interrupted("cancelled before the step started")
+        mine, theirs = socket.socketpair()
+        pipes = [os.pipe(), os.pipe()]
+        run = _Run(mine, {pipes[0][0]: 1, pipes[1][0]: 2}, output, cancel)
+        try:
+            try:
+                self._send([theirs.fileno(), pipes[0][1], pipes[1][1]])
+            finally:
+                theirs.close()
+                for _, write in pipes:
+                    os.close(write)
+            try:
+                write_message(mine.fileno(), dict(request))
+            except OSError as error:
+                raise SandboxError("the sandbox's helper process died", code="helper-died") from error
+            return run.follow()
+        finally:
+            run.stop()
+
+    def close(self) -> None:
+        """End the fork server; steps still running are killed. Safe to call twice."""
+        with self._lock:
+            self._forget()
+
+    def _send(self, fds: list[int]) -> None:
+        with self._lock:
+            for last in (False, True):
+                if self._control is None or self._owner != os.getpid():
+                    self._start()
+                assert self._control is not None
+                try:
+                    socket.send_fds(self._control, [b"s"], fds)
+                    return
+                except OSError as error:
+                    self._forget()  # killed from outside: one new one
+                    if last:
+                        raise SandboxError("the sandbox's helper process died", code="helper-died") from error
+
+    def _start(self) -> None:
+        if not sys.executable:
+            raise SandboxError(
+                "cannot find the Python interpreter to start the sandbox's helper with", code="no-interpreter"
+            )
+        self._control = None
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-S", _HELPER],
+                {},
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
+                    (os.POSIX_SPAWN_DUP2, null, 1),
+                    (os.POSIX_SPAWN_DUP2, null, 2),
+                ],
+            )
+        except OSError as error:
+            mine.close()
+            raise SandboxError(f"cannot start the sandbox's helper: {error.strerror}", code="helper-died") from error
+        finally:
+            theirs.close()
+            os.close(null)
+        self._control = mine
+        self._owner = os.getpid()
+
+    def _forget(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+            if self._owner == os.getpid():
+                try:
+                    os.waitpid(self._pid, 0)
+                except ChildProcessError:
+                    pass
+
+
+class _Run:
+    """One step under way: its socket and the reading ends of its pipes (descriptor to stream number)."""
+
+    def __init__(self, sock: socket.socket, streams: dict[int, int], output: Output, cancel: Event) -> None:
+        self._sock = sock
+        self._streams = streams
+        self._output = output
+        self._cancel = cancel
+        self._answer: tuple[Any, ...] | None = None
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN)
+        for fd in streams:
+            os.set_blocking(fd, False)
+            self._poller.register(fd, select.POLLIN)
+
+    def follow(self) -> ExitStatus:
+        """Relay output until the keeper answers, then what is left in the pipes."""
+        while self._answer is None:
+            for fd, _ in self._poller.poll(_CANCEL_POLL_MS):
+                if fd == self._sock.fileno():
+                    self._read_answer()
+                else:
+                    self._relay(fd)
+            if self._cancel.is_set() and self._answer is None:
+                self.stop(closing=False)
+                raise Interrupted("the step was cancelled")
+        self._drain()
+        if self._answer[0] == "error":
+            _, code, message, hint = self._answer
+            raise SandboxError(message, code=code, hint=hint or None)
+        _, status, memory = self._answer
+        return ExitStatus(status, memory)
+
+    def stop(self, closing: bool = True) -> None:
+        """Make the keeper kill what still runs, wait until it has gone, and release everything. Idempotent."""
+        if self._sock.fileno() >= 0:
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass
+            self._await_keeper()
+        if closing:
+            self._sock.close()
+            for fd in self._streams:
+                os.close(fd)
+            self._streams = {}
+
+    def _await_keeper(self) -> None:
+        """The keeper closes its end after the process, the mounts and the placeholders are gone."""
+        self._sock.settimeout(_KILL_SECONDS)
+        try:
+            while self._sock.recv(_CHUNK):
+                pass
+        except OSError:
+            pass
+
+    def _read_answer(self) -> None:
+        try:
+            self._answer = read_message(self._sock.fileno())
+        except (EOFError, OSError) as error:
+            raise SandboxError("the sandbox's keeper process was killed", code="helper-died") from error
+
+    def _relay(self, fd: int) -> bool:
+        """Pass on what is in the pipe ``fd``; whether there may be more."""
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._poller.unregister(fd)
+            os.close(fd)
+            self._streams.pop(fd)
+            return False
+        self._output(self._streams[fd], data)
+        return True
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        for fd in list(self._streams):
+            while self._relay(fd):
+                if time.monotonic() > deadline:
+                    break

@@ -1,0 +1,30 @@
+"""Runtime 'native': namespaces, mounts, capabilities and seccomp by shiplap itself, through the fork server."""
+
+from __future__ import annotations
+
+from threading import Event
+
+from shiplap.sandbox.launch import Helper
+from shiplap.sandbox.spec import ExitStatus, Output, ProcessSpec
+from shiplap.sandbox.userns import current
+from shiplap.sandbox.wire import request
+
+
+class NativeRuntime:
+    """Needs nothing installed: Linux 4.18 as root, 5.11 in a user namespace (overlay). Satisfies ``Runtime``.
+
+    Thread-safe. ``close`` ends its helper process; so does the end of this process.
+    """
+
+    name = "native"
+
+    def __init__(self) -> None:
+        self._helper = Helper()
+
+    def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:
+        """See ``Runtime.run``."""
+        return self._helper.step(request(spec, current()), output, cancel)
+
+    def close(self) -> None:
+        """End the helper process."""
+        self._helper.close()

@@ -1,0 +1,406 @@
+"""One step inside the helper: the keeper, which outlives the process, and the process up to its exec.
+
+The keeper holds the overlay in a mount namespace of its own, so it sees the root without what is mounted over it; it
+watches the process and the socket, kills when the socket closes, and cleans up when all is over. The process is the
+first of a new pid namespace: when it ends, however it ends, the kernel kills whatever it left.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _socket
+import fcntl
+import marshal
+import os
+import resource
+import select
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from shiplap.sandbox import linux, mounts, profile
+from shiplap.sandbox.refused import NotExecutable, Refused
+from shiplap.sandbox.rooted import Made, Place, reach, unmake
+
+Request = Mapping[str, Any]
+
+_LIMITS = (
+    *("cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as"),
+    *("locks", "sigpending", "msgqueue", "nice", "rtprio", "rttime"),
+)
+"""Names of docker's ulimits; the index is the number (asm-generic/resource.h)."""
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP_RUNNING = 0x41
+_REPORT = 3
+
+
+class Facts:
+    """What the helper found out once: ``userns`` not the machine's first user namespace, ``filter`` the BPF program."""
+
+    __slots__ = ("filter", "gid_5", "machine", "nofile", "setgroups", "userns")
+
+    def __init__(self, machine: str, bpf: bytes) -> None:
+        self.machine = machine
+        self.filter = bpf
+        with open("/proc/self/uid_map", "rb") as table:
+            self.userns = table.read().split() != [b"0", b"0", b"4294967295"]
+        with open("/proc/self/gid_map", "rb") as table:
+            spans = [[int(word) for word in line.split()] for line in table]
+        self.gid_5 = any(inside <= 5 < inside + count for inside, _, count in spans)
+        try:
+            with open("/proc/self/setgroups", "rb") as answer:
+                self.setgroups = answer.read().strip() == b"allow"
+        except FileNotFoundError:
+            self.setgroups = True
+        self.nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def write_message(fd: int, value: Any) -> None:
+    """``value`` as marshal, after its length in 4 bytes: both ends are one interpreter, and marshal is built in."""
+    data = marshal.dumps(value)
+    rest = memoryview(len(data).to_bytes(4, "little") + data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def read_message(fd: int) -> Any:
+    """The next message. Raises EOFError when the other end is gone."""
+    return marshal.loads(_exactly(fd, int.from_bytes(_exactly(fd, 4), "little")))
+
+
+def _exactly(fd: int, size: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < size:
+        part = os.read(fd, size - len(parts))
+        if not part:
+            raise EOFError
+        parts += part
+    return bytes(parts)
+
+
+def explain(error: BaseException) -> tuple[str, str, str]:
+    """Code, message and hint of what stopped a step."""
+    if isinstance(error, Refused):
+        return error.code, error.message, error.hint
+    if isinstance(error, OSError) and error.strerror:
+        what = error.filename if isinstance(error.filename, str) else ""
+        return "sandbox", f"{what}: {error.strerror}".lstrip(": "), ""
+    return "sandbox", f"{type(error).__name__}: {error}", ""
+
+
+def keep(sock: int, stdout: int, stderr: int, facts: Facts) -> NoReturn:
+    """The keeper's life: read the request, run it, answer ("exit", code, out of memory) or ("error", code, text, hint).
+
+    Never returns: a process forked from the helper must not fall back into its loop.
+    """
+    try:
+        request = read_message(sock)
+        try:
+            answer: tuple[object, ...] = _Keeper(request, sock, facts).run(stdout, stderr)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
+            answer = ("error", *explain(error))
+        write_message(sock, answer)
+    except (EOFError, OSError):
+        pass
+    finally:
+        os._exit(0)
+
+
+class _Keeper:
+    def __init__(self, request: Request, sock: int, facts: Facts) -> None:
+        self._request = request
+        self._sock = sock
+        self._facts = facts
+        self._made: list[Made] = []
+        self._failure: tuple[str, str, str] | None = None
+
+    def run(self, stdout: int, stderr: int) -> tuple[object, ...]:
+        request, facts = self._request, self._facts
+        if not facts.filter and not request["insecure"] and request["runtime"] is None:
+            hint = "use --isolation oci with runc or crun"
+            raise Refused("no-seccomp", f"the native sandbox has no system call table for {facts.machine}", hint)
+        os.umask(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (facts.nofile[1], facts.nofile[1]))
+        linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWPID)
+        linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
+        for index, mount in enumerate(request["mounts"]):
+            if mount["kind"] == "overlay":
+                for name in ("upper", "work"):
+                    os.makedirs(spare(request, index, name), 0o755)
+        nodev = not request["insecure"] and request["runtime"] is None
+        root = mounts.mount_root(request["lowers"], request["upper"], request["work"], facts.userns, nodev)
+        try:
+            mounts.real_directories(root)
+            owner = (request["uid"], request["gid"])
+            reach(root, request["cwd"], "dir", 0o755, owner).close()
+            code, memory = self._process(stdout, stderr)
+        finally:
+            unmake(root, self._made)
+            os.close(root)
+            _unmount(request["upper"])
+        if self._failure is not None:
+            return ("error", *self._failure)
+        return ("exit", code, memory)
+
+    def _process(self, stdout: int, stderr: int) -> tuple[int, bool]:
+        kills = _memory_kills()
+        report, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _first_process(self._request, self._facts, stdout, stderr, write)
+        os.close(write)
+        os.close(stdout)
+        os.close(stderr)
+        status = self._watch(pid, report)
+        code = os.waitstatus_to_exitcode(status)
+        code = 128 - code if code < 0 else code
+        return code, code == 137 and _memory_kills() > kills
+
+    def _watch(self, pid: int, report: int) -> int:
+        """Wait for the process, reading what it reports, and kill it once the socket is closed. Its wait status."""
+        try:
+            ended = os.pidfd_open(pid)
+        except OSError:  # before Linux 5.3: look every few milliseconds
+            ended = -1
+        poller = select.poll()
+        for fd in (self._sock, report, ended):
+            if fd >= 0:
+                poller.register(fd, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poller.poll(10 if ended < 0 else None)}
+            if report in ready and not self._hear(report):
+                poller.unregister(report)
+            if self._sock in ready:
+                poller.unregister(self._sock)
+                os.kill(pid, _signal.SIGKILL)
+            if ended < 0 or ended in ready:
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    break
+        while report in ready and self._hear(report):
+            pass
+        if ended >= 0:
+            os.close(ended)
+        os.close(report)
+        return status
+
+    def _hear(self, report: int) -> bool:
+        try:
+            kind, *rest = read_message(report)
+        except EOFError:
+            return False
+        if kind == "made":
+            self._made.append(Made(*rest))
+        else:
+            self._failure = (rest[0], rest[1], rest[2])
+        return True
+
+
+def spare(request: Request, index: int, name: str = "") -> str:
+    """Directory for the changes to the throw-away view that is mount number ``index``, beside overlay's own scratch."""
+    return os.path.join(request["work"], f"view-{index}", name)
+
+
+def _unmount(path: str) -> None:
+    try:
+        linux.unmount(path)
+    except OSError:
+        linux.unmount(path, linux.MNT_DETACH)
+
+
+def _memory_kills() -> int:
+    """How often this machine has killed for want of memory (Linux 4.13; 0 before): all there is without a cgroup."""
+    try:
+        with open("/proc/vmstat", "rb") as table:
+            return next((int(line.split()[1]) for line in table if line.startswith(b"oom_kill ")), 0)
+    except OSError:
+        return 0
+
+
+def _first_process(request: Request, facts: Facts, stdout: int, stderr: int, report: int) -> NoReturn:
+    """The forked child: becomes the step's process, or reports why not."""
+    try:
+        # Above everything that dup2 will overwrite.
+        stdout, stderr, report = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (stdout, stderr, report))
+        linux.die_with_parent(_signal.SIGKILL)
+        os.setsid()
+        if request["runtime"] is None:
+            _enter_root(request, facts, report)
+            _take_stdio(stdout, stderr, report, (request["uid"], request["gid"]))
+            _become(request, facts)
+        else:
+            _hand_over(request, facts, stdout, stderr, report)
+    except NotExecutable as error:
+        os.write(2, f"{error}\n".encode())
+        os._exit(1)
+    except BaseException as error:  # noqa: BLE001 - nothing may escape into the keeper's code
+        write_message(report, ("error", *explain(error)))
+    finally:
+        os._exit(1)
+
+
+def _enter_root(request: Request, facts: Facts, report: int) -> None:
+    own_network = request["network"] == "none"
+    linux.unshare(
+        linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | (linux.CLONE_NEWNET if own_network else 0)
+    )
+    try:
+        linux.unshare(linux.CLONE_NEWCGROUP)
+    except OSError:
+        pass  # only hides the name of the builder's own cgroup
+    if own_network:
+        _loopback_up()
+    root = mounts.open_directory(request["upper"])
+    inside = mounts.Inside(root, request["work"], facts.userns, request["insecure"])
+    inside.kernel(own_network, request["shm_size"], facts.gid_5)
+    _step_mounts(inside, request, report)
+    mounts.enter(root)
+    linux.set_hostname(request["hostname"])
+    try:
+        os.chdir(request["cwd"])
+    except FileNotFoundError:  # hidden by a mount
+        os.makedirs(request["cwd"], 0o755, exist_ok=True)
+        os.chdir(request["cwd"])
+
+
+def _step_mounts(inside: mounts.Inside, request: Request, report: int) -> None:
+    root = (0, 0)
+    places = [
+        inside.file("/etc/resolv.conf", request["resolv"], 0o644, root),
+        inside.file("/etc/hosts", request["hosts"], 0o644, root),
+    ]
+    _tell(places, report)
+    for index, mount in enumerate(request["mounts"]):
+        target = mount["target"]
+        kind = mount["kind"]
+        if kind == "bind":
+            place = inside.tree(target, mount["source"], mount["subpath"], mount["readonly"])
+        elif kind == "overlay":
+            where = spare(request, index)
+            place = inside.view(target, mount["lowers"], where, mount["subpath"], mount["readonly"])
+        elif kind == "tmpfs":
+            place = inside.tmpfs(target, mount["size"])
+        else:
+            place = inside.file(target, mount["data"], mount["mode"], (mount["uid"], mount["gid"]))
+        _tell([place], report)
+
+
+def _tell(places: list[Place], report: int) -> None:
+    for place in places:
+        for made in place.made:
+            write_message(report, ("made", *made.record()))
+        place.close()
+
+
+def _loopback_up() -> None:
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    fcntl.ioctl(sock.fileno(), _SIOCSIFFLAGS, b"lo".ljust(16, b"\0") + _IFF_UP_RUNNING.to_bytes(24, "little"))
+    sock.close()
+
+
+def _take_stdio(stdout: int, stderr: int, report: int, owner: tuple[int, int]) -> None:
+    """Descriptors 0 to 2 of the step, and nothing else but the report, which closes at exec."""
+    null = os.open("/dev/null", os.O_RDONLY)
+    for fd, number in ((null, 0), (stdout, 1), (stderr, 2)):
+        os.dup2(fd, number)
+    for number in (1, 2):
+        try:
+            os.fchown(number, *owner)  # so that a USER may open /dev/stdout
+        except OSError:
+            pass
+    os.dup2(report, _REPORT, inheritable=False)
+    os.closerange(_REPORT + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    for number in range(1, 65):
+        try:
+            _signal.signal(number, _signal.SIG_DFL)  # Python ignores SIGPIPE, and exec keeps what is ignored
+        except (OSError, ValueError):
+            pass
+    linux.default_internal_signals(os.uname().machine)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    os.umask(0o022)
+
+
+def _become(request: Request, facts: Facts) -> NoReturn:
+    """Take the identity, give up the powers, and exec. The filter goes in while CAP_SYS_ADMIN is still there, since
+    no_new_privs stays off as in BuildKit: sudo and su work in a step."""
+    _limits(request["ulimits"], facts)
+    try:
+        linux.join_new_keyring(facts.machine)
+    except OSError:
+        pass  # no keyrings here, or the quota of the user is full: nothing is shared that was not before
+    insecure = request["insecure"]
+    everything = linux.capabilities()[1]
+    granted = everything if insecure else profile.CAPABILITY_MASK & everything
+    if not insecure:
+        linux.limit_bounding(profile.CAPABILITY_MASK)
+        linux.install_seccomp(facts.filter, facts.machine)
+    if facts.setgroups:
+        os.setgroups(request["groups"])
+    uid, gid = request["uid"], request["gid"]
+    linux.keep_capabilities(True)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    linux.keep_capabilities(False)
+    if insecure:
+        linux.set_capabilities(granted, granted, granted)
+        linux.raise_ambient(granted)
+    else:
+        linux.set_capabilities(granted if uid == 0 else 0, granted, 0)
+    linux.die_with_parent(_signal.SIGKILL)  # a change of identity clears it
+    environment = dict(word.partition("=")[::2] for word in request["env"] if "=" in word)
+    program = find_program(request["args"][0], environment.get("PATH", ""))
+    try:
+        os.execve(program, request["args"], environment)
+    except OSError as error:
+        raise NotExecutable(f"exec {program}: {(error.strerror or '').lower()}") from error
+
+
+def _limits(wanted: Mapping[str, tuple[int, int]], facts: Facts) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, facts.nofile)
+    for name, (soft, hard) in wanted.items():
+        if name not in _LIMITS:
+            raise Refused("ulimit", f"unknown ulimit {name!r}", f"one of {', '.join(sorted(_LIMITS))}")
+        try:
+            resource.setrlimit(_LIMITS.index(name), (soft, hard))
+        except (OSError, ValueError) as error:
+            hint = "only root may raise a hard limit: lower it, or raise the one shiplap runs under"
+            raise Refused("ulimit", f"cannot set ulimit {name}={soft}:{hard}: {error}", hint) from error
+
+
+def find_program(name: str, path: str) -> str:
+    """What ``name`` stands for: itself if it has a slash, else the first executable in ``path``.
+
+    Raises NotExecutable with the words of runc, which are the words BuildKit shows.
+    """
+    if "/" in name:
+        try:
+            os.stat(name)
+        except OSError as error:
+            raise NotExecutable(f'exec: "{name}": stat {name}: {(error.strerror or "").lower()}') from error
+        if not _executable(name):
+            raise NotExecutable(f'exec: "{name}": permission denied')
+        return name
+    for directory in path.split(":"):
+        candidate = os.path.join(directory or ".", name)
+        if name and _executable(candidate):
+            return candidate
+    raise NotExecutable(f'exec: "{name}": executable file not found in $PATH')
+
+
+def _executable(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK, effective_ids=True)
+
+
+def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int, report: int) -> NoReturn:
+    """Become an OCI runtime, over a root that has the step's mounts in it already (runtimes bind it recursively)."""
+    runtime = request["runtime"]
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount("proc", "/proc", "proc", mounts.INERT)  # of this pid namespace: the runtime looks up its children there
+    if runtime["hide"]:
+        linux.unmount(runtime["hide"], linux.MNT_DETACH)
+    root = mounts.open_directory(request["upper"])
+    inside = mounts.Inside(root, request["work"], facts.userns, request["insecure"])
+    _step_mounts(inside, request, report)
+    os.chdir(runtime["bundle"])
+    _take_stdio(stdout, stderr, report, (request["uid"], request["gid"]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, facts.nofile)
+    os.execve(runtime["argv"][0], runtime["argv"], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})

@@ -1,0 +1,96 @@
+"""Turns a ProcessSpec into the plain values the helper reads, with the files the step is given written out."""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path
+from typing import Any
+
+from shiplap.errors import SandboxError
+from shiplap.sandbox.spec import ProcessSpec, StepMount
+from shiplap.sandbox.userns import IdMap
+
+DEFAULT_SHM = 64 << 20
+_KINDS = frozenset({"bind", "overlay", "tmpfs", "secret"})
+_PUBLIC_RESOLVERS = (
+    "nameserver 8.8.8.8\nnameserver 8.8.4.4\nnameserver 2001:4860:4860::8888\nnameserver 2001:4860:4860::8844\n"
+)
+"""What BuildKit (and Docker) write for a machine that names no resolver of its own."""
+
+
+def request(spec: ProcessSpec, ids: IdMap) -> dict[str, Any]:
+    """``spec`` as the helper reads it. Raises SandboxError for what no runtime could do."""
+    if not spec.args or any("\0" in word for word in (*spec.args, *spec.env, spec.cwd)):
+        raise SandboxError("a step needs a command, and no NUL byte in it or in its environment", code="bad-command")
+    if spec.network not in ("host", "none"):
+        raise SandboxError(f"unknown network mode {spec.network!r}", code="network", hint="host or none")
+    ids.require(spec.identity.uid, spec.identity.gid, *spec.identity.groups)
+    for mount in spec.mounts:
+        if mount.kind not in _KINDS:
+            raise SandboxError(f"unknown kind of mount {mount.kind!r}", code="mount-kind")
+        if mount.kind == "secret":
+            ids.require(mount.uid, mount.gid)
+    return {
+        "args": list(spec.args),
+        "env": list(spec.env),
+        "cwd": posixpath.normpath("/" + spec.cwd).replace("//", "/"),
+        "lowers": list(spec.rootfs.lowers),
+        "upper": spec.rootfs.upper,
+        "work": spec.rootfs.work,
+        "uid": spec.identity.uid,
+        "gid": spec.identity.gid,
+        "groups": list(spec.identity.groups),
+        "mounts": [_mount(mount) for mount in sorted(spec.mounts, key=_depth)],
+        "hostname": spec.hostname,
+        "network": spec.network,
+        "insecure": spec.insecure,
+        "shm_size": spec.shm_size or DEFAULT_SHM,
+        "ulimits": {name: tuple(pair) for name, pair in spec.ulimits.items()},
+        "hosts": hosts(spec.hostname, spec.extra_hosts).encode(),
+        "resolv": (spec.dns or resolvers(spec.network)).encode(),
+        "runtime": None,
+    }
+
+
+def _depth(mount: StepMount) -> int:
+    return posixpath.normpath("/" + mount.target).count("/")
+
+
+def _mount(mount: StepMount) -> dict[str, Any]:
+    return {
+        "kind": mount.kind,
+        "target": mount.target,
+        "source": mount.source,
+        "lowers": list(mount.lowers),
+        "subpath": mount.subpath,
+        "readonly": mount.readonly,
+        "size": mount.size,
+        "data": mount.data,
+        "mode": mount.mode,
+        "uid": mount.uid,
+        "gid": mount.gid,
+    }
+
+
+def hosts(hostname: str, extra: tuple[str, ...]) -> str:
+    """/etc/hosts as BuildKit writes it; ``extra`` are ``name=address``."""
+    lines = [f"127.0.0.1\tlocalhost {hostname}", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    for item in extra:
+        name, _, address = item.partition("=")
+        lines.append(f"{address}\t{name}")
+    return "\n".join(lines) + "\n"
+
+
+def resolvers(network: str, path: Path = Path("/etc/resolv.conf")) -> str:
+    """/etc/resolv.conf for a step. On the machine's network it is the machine's own, since a resolver on 127.0.0.53
+    answers there too. Without a network no resolver can be reached, so none is named."""
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        text = ""
+    lines = text.splitlines()
+    if network == "none":
+        return "".join(f"{line}\n" for line in lines if not line.lstrip().startswith("nameserver"))
+    if not any(line.split()[:1] == ["nameserver"] for line in lines):
+        return text + ("\n" if text and not text.endswith("\n") else "") + _PUBLIC_RESOLVERS
+    return text
