@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from shiplap.errors import UsageError
-from shiplap.settings.network import Network, Proxies
+from shiplap.settings.network import Credential, Network, Proxies
 
 PROGRESS_MODES = ("auto", "none", "plain", "quiet", "rawjson", "tty")
 
@@ -47,6 +47,18 @@ class Settings(NamedTuple):
             certificate_dirs=self.certificate_dirs,
             credentials=AuthFiles(self.auth_files, self.helper_path).find,
         )
+
+    def store_auth(self, host: str, credential: Credential) -> None:
+        """Remember a login, in docker's config.json or the helper it names (in REGISTRY_AUTH_FILE if that is set)."""
+        from shiplap.settings.credentials import store_auth
+
+        store_auth(self.login_file, host, credential, self.helper_path)
+
+    def erase_auth(self, host: str) -> bool:
+        """Forget a login; False if there was none."""
+        from shiplap.settings.credentials import erase_auth
+
+        return erase_auth(self.login_file, host, self.helper_path)
 
     def build_proxies(self, host: str = "default") -> dict[str, str]:
         """Proxy build arguments from docker's config.json (``proxies``), in upper and lower case as docker does."""
