@@ -58,7 +58,7 @@ class AuthFiles(NamedTuple):
         return None
 
 
-def store_auth(file: str, host: str, credential: Credential, helper_path: str) -> None:
+def store_login(file: str, host: str, credential: Credential, helper_path: str) -> None:
     """Remember ``credential`` for ``host``: in the helper that ``file`` names, else in ``file`` (0600, atomic)."""
     import base64
 
@@ -83,7 +83,7 @@ def store_auth(file: str, host: str, credential: Credential, helper_path: str) -
     write_json(file, document)
 
 
-def erase_auth(file: str, host: str, helper_path: str) -> bool:
+def erase_login(file: str, host: str, helper_path: str) -> bool:
     """Forget the credential for ``host``; False if there was none."""
     document = read_json(file)
     names = _HUB_NAMES if host in _HUB_NAMES else (host,)

@@ -48,17 +48,17 @@ class Settings(NamedTuple):
             credentials=AuthFiles(self.auth_files, self.helper_path).find,
         )
 
-    def store_auth(self, host: str, credential: Credential) -> None:
+    def store_login(self, host: str, credential: Credential) -> None:
         """Remember a login, in docker's config.json or the helper it names (in REGISTRY_AUTH_FILE if that is set)."""
-        from shiplap.settings.credentials import store_auth
+        from shiplap.settings.credentials import store_login
 
-        store_auth(self.login_file, host, credential, self.helper_path)
+        store_login(self.login_file, host, credential, self.helper_path)
 
-    def erase_auth(self, host: str) -> bool:
+    def erase_login(self, host: str) -> bool:
         """Forget a login; False if there was none."""
-        from shiplap.settings.credentials import erase_auth
+        from shiplap.settings.credentials import erase_login
 
-        return erase_auth(self.login_file, host, self.helper_path)
+        return erase_login(self.login_file, host, self.helper_path)
 
     def build_proxies(self, host: str = "default") -> dict[str, str]:
         """Proxy build arguments from docker's config.json (``proxies``), in upper and lower case as docker does."""

@@ -13,7 +13,7 @@ import pytest
 
 from shiplap.errors import RegistryError, ShiplapError, UsageError
 from shiplap.settings import Credential, load
-from shiplap.settings.credentials import AuthFiles, erase_auth, store_auth
+from shiplap.settings.credentials import AuthFiles, erase_login, store_login
 
 CANARY = "canary-of-a-password"
 
@@ -177,12 +177,12 @@ def test_a_failing_helper_is_never_passed_over(tmp_path: Path, helpers: Path, he
 
 def test_a_login_is_kept_with_everything_else_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "config.json"
-    store_auth(str(path), "r.io", Credential("me", CANARY), "")
+    store_login(str(path), "r.io", Credential("me", CANARY), "")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     document = json.loads(path.read_text())
     path.write_text(json.dumps({**document, "psFormat": "x", "detachKeys": "ctrl-é"}))
-    store_auth(str(path), "docker.io", Credential("hub", CANARY), "")
-    store_auth(str(path), "docker.io", Credential("hub2", CANARY), "")
+    store_login(str(path), "docker.io", Credential("hub", CANARY), "")
+    store_login(str(path), "docker.io", Credential("hub2", CANARY), "")
     document = json.loads(path.read_text())
     assert document["psFormat"] == "x" and document["detachKeys"] == "ctrl-é"
     assert set(document["auths"]) == {"r.io", "https://index.docker.io/v1/"}
@@ -195,7 +195,7 @@ def test_a_login_is_kept_with_everything_else_in_the_file(tmp_path: Path) -> Non
 def test_a_login_through_a_link_keeps_the_link(tmp_path: Path) -> None:
     (tmp_path / "real.json").write_text("{}")
     (tmp_path / "config.json").symlink_to("real.json")
-    store_auth(str(tmp_path / "config.json"), "r.io", Credential("me", CANARY), "")
+    store_login(str(tmp_path / "config.json"), "r.io", Credential("me", CANARY), "")
     assert (tmp_path / "config.json").is_symlink()
     assert "r.io" in (tmp_path / "real.json").read_text()
 
@@ -203,7 +203,7 @@ def test_a_login_through_a_link_keeps_the_link(tmp_path: Path) -> None:
 def test_a_login_goes_to_the_helper_if_there_is_one(tmp_path: Path, helpers: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"credsStore": "good"}')
-    store_auth(str(path), "r.io", Credential("me", CANARY), str(helpers))
+    store_login(str(path), "r.io", Credential("me", CANARY), str(helpers))
     assert CANARY not in path.read_text() and json.loads(path.read_text())["auths"] == {"r.io": {}}
     stored = json.loads((helpers / "stored").read_text())
     assert stored == {"ServerURL": "r.io", "Username": "me", "Secret": CANARY}
@@ -211,15 +211,15 @@ def test_a_login_goes_to_the_helper_if_there_is_one(tmp_path: Path, helpers: Pat
 
 def test_a_logout(tmp_path: Path, helpers: Path) -> None:
     path = tmp_path / "config.json"
-    assert erase_auth(str(path), "r.io", "") is False
-    store_auth(str(path), "r.io", Credential("me", CANARY), "")
-    store_auth(str(path), "other.io", Credential("me", CANARY), "")
-    assert erase_auth(str(path), "r.io", "") is True
-    assert erase_auth(str(path), "r.io", "") is False
+    assert erase_login(str(path), "r.io", "") is False
+    store_login(str(path), "r.io", Credential("me", CANARY), "")
+    store_login(str(path), "other.io", Credential("me", CANARY), "")
+    assert erase_login(str(path), "r.io", "") is True
+    assert erase_login(str(path), "r.io", "") is False
     assert set(json.loads(path.read_text())["auths"]) == {"other.io"}
     keep(helpers, "kept.io", "me", CANARY)
     path.write_text('{"credsStore": "good"}')
-    assert erase_auth(str(path), "kept.io", str(helpers)) is True
+    assert erase_login(str(path), "kept.io", str(helpers)) is True
     assert AuthFiles((str(path),), str(helpers)).find("kept.io", "a") is None
 
 
@@ -227,22 +227,22 @@ def test_a_login_never_overwrites_a_file_it_cannot_read(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text("{broken")
     with pytest.raises(UsageError):
-        store_auth(str(path), "r.io", Credential("me", CANARY), "")
+        store_login(str(path), "r.io", Credential("me", CANARY), "")
     assert path.read_text() == "{broken"
 
 
 def test_settings_keep_and_forget_a_login(tmp_path: Path) -> None:
     settings = load({"HOME": str(tmp_path)}, etc="/nowhere")
-    settings.store_auth("r.io", Credential("me", CANARY))
+    settings.store_login("r.io", Credential("me", CANARY))
     assert settings.network().credentials("r.io", "x") == Credential("me", CANARY)
-    assert settings.erase_auth("r.io") and not settings.erase_auth("r.io")
+    assert settings.erase_login("r.io") and not settings.erase_login("r.io")
     assert settings.network().credentials("r.io", "x") is None
 
 
 def test_a_login_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ShiplapError) as caught:
-        store_auth(str(tmp_path / "file" / "config.json"), "r.io", Credential("me", CANARY), "")
+        store_login(str(tmp_path / "file" / "config.json"), "r.io", Credential("me", CANARY), "")
     assert caught.value.code == "auth-file" and CANARY not in caught.value.render()
 
 
