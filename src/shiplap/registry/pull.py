@@ -76,12 +76,20 @@ def resolve_image(
 
 
 def fetch_layers(
-    registry: Registry, ref: Reference, image: FetchedImage, have: Have, save: Save, *, parallel: int = 4
+    registry: Registry,
+    ref: Reference,
+    image: FetchedImage,
+    have: Have,
+    save: Save,
+    *,
+    parallel: int = 4,
+    step: str = "",
 ) -> None:
     """Bring the layers home that ``have`` does not know, ``parallel`` at a time, each digest once.
 
     ``save`` takes a descriptor and its chunks, from several threads; if the chunks raise, it has to forget what it
-    wrote. It may be called again for the same layer. The first failure stops the others.
+    wrote. It may be called again for the same layer. The first failure stops the others. ``step`` names the transfer in
+    Progress facts.
     """
     wanted = {layer.digest: layer for layer in image.layers if not have(layer.digest)}
     if not wanted:
@@ -91,12 +99,12 @@ def fetch_layers(
     def fetch(layer: Descriptor) -> None:
         try:
             try:
-                save(layer, _until(stop, registry.open_blob(ref, layer)))
+                save(layer, _until(stop, registry.open_blob(ref, layer, step=step)))
             except RegistryError as error:
                 if error.code != "digest-mismatch":
                     raise
                 # Damage on the way, or a bad mirror: once more, from the registry itself.
-                save(layer, _until(stop, registry.open_blob(ref, layer, mirrors=False)))
+                save(layer, _until(stop, registry.open_blob(ref, layer, step=step, mirrors=False)))
         except BaseException:
             stop.set()
             raise
@@ -128,10 +136,11 @@ def fetch_image(
     *,
     parallel: int = 4,
     known: Known | None = None,
+    step: str = "",
 ) -> FetchedImage:
     """``resolve_image`` and ``fetch_layers`` in one. ``save`` gets the layers; the result has manifest and config."""
     image = resolve_image(registry, ref, platform, known)
-    fetch_layers(registry, ref, image, have, save, parallel=parallel)
+    fetch_layers(registry, ref, image, have, save, parallel=parallel, step=step)
     return image
 
 

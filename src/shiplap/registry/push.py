@@ -40,9 +40,13 @@ def push_image(
     blobs: Sequence[OutgoingBlob],
     *,
     parallel: int = 4,
+    step: str = "",
 ) -> Descriptor:
-    """Push ``blobs`` (config and layers), then the manifest under the name of ``ref``. Returns its descriptor."""
-    _push_blobs(registry, ref, blobs, parallel)
+    """Push ``blobs`` (config and layers), then the manifest under the name of ``ref``. Returns its descriptor.
+
+    ``step`` names the transfer in Progress facts.
+    """
+    _push_blobs(registry, ref, blobs, parallel, step)
     return registry.push_manifest(ref, manifest_raw, media_type)
 
 
@@ -54,16 +58,17 @@ def push_index(
     manifests: Sequence[OutgoingManifest],
     *,
     parallel: int = 4,
+    step: str = "",
 ) -> Descriptor:
     """Push the manifests of an index with all their blobs, by digest, then the index under the name of ``ref``."""
-    _push_blobs(registry, ref, [blob for manifest in manifests for blob in manifest.blobs], parallel)
+    _push_blobs(registry, ref, [blob for manifest in manifests for blob in manifest.blobs], parallel, step)
     for manifest in manifests:
         by_digest = ref._replace(tag="", digest=digest_of(manifest.raw))
         registry.push_manifest(by_digest, manifest.raw, manifest.media_type)
     return registry.push_manifest(ref, index_raw, media_type)
 
 
-def _push_blobs(registry: Registry, ref: Reference, blobs: Sequence[OutgoingBlob], parallel: int) -> None:
+def _push_blobs(registry: Registry, ref: Reference, blobs: Sequence[OutgoingBlob], parallel: int, step: str) -> None:
     unique = {blob.descriptor.digest: blob for blob in blobs}
     if not unique:
         return
@@ -73,7 +78,7 @@ def _push_blobs(registry: Registry, ref: Reference, blobs: Sequence[OutgoingBlob
         if stop.is_set():
             return
         try:
-            registry.push_blob(ref, blob.descriptor, blob.opener, blob.mount_from)
+            registry.push_blob(ref, blob.descriptor, blob.opener, blob.mount_from, step=step)
         except BaseException:
             stop.set()
             raise
