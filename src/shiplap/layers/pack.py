@@ -44,13 +44,20 @@ def pack_layer(
     return write_tar(layer_members(changes(layer, base)), out, compression, level)
 
 
-def write_tar(members: Iterable[bytes], out: BinaryIO, compression: str = "gzip", level: int | None = None) -> Packed:
-    """Write the pieces of a tar, and its end, compressed to ``out``; memory stays within a few chunks."""
+def write_tar(
+    members: Iterable[bytes],
+    out: BinaryIO,
+    compression: str = "gzip",
+    level: int | None = None,
+    *,
+    end: bytes = tar.END,
+) -> Packed:
+    """Write the pieces of a tar, and its ``end``, compressed to ``out``; memory stays within a few chunks."""
     sink = _Sink(out, compressor(compression, level))
     with sink:
         for piece in members:
             sink.add(piece)
-        sink.add(tar.END)
+        sink.add(end)
     return sink.packed()
 
 

@@ -69,9 +69,9 @@ class _Task:
         "canonical",
         "contents",
         "dependents",
+        "eager",
         "keys",
         "live",
-        "looked_by_content",
         "node",
         "result",
         "reused",
@@ -85,10 +85,11 @@ class _Task:
         self.state = State.NEW
         self.wanted = False
         """The result itself is needed, not only the key."""
+        self.eager = False
+        """What is wanted waits for this node's key: work that its key waits for may begin early."""
         self.keys: list[Key] = []
         self.canonical: str | None = None
         self.contents: dict[int, str] = {}
-        self.looked_by_content = False
         self.result: str | None = None
         self.reused = False
         self.dependents: list[_Task] = []
@@ -218,23 +219,28 @@ class Solver:
         inputs = self._inputs(task)
         for child in inputs:
             self._want_key(child)
-        if task.wanted or task.node.about.no_cache:
-            # An input that is no hit has to be made: begin while the keys of the others are still being found out.
-            for child in inputs:
-                if child.state is State.KEYED:
-                    self._want(child)
         chosen = content_inputs(task.node.operation)
         live = tuple(number for number in sorted(chosen) if inputs[number].live and number not in task.contents)
-        if any(inputs[number].result is None for number in live):
-            return
-        if live:
+        if live and all(inputs[number].result is not None for number in live):
             task.state = State.LOOKING
             self._out.append(Digest(task.node, live))
             return
         keys = {number: child.canonical for number, child in enumerate(inputs) if number not in task.contents}
-        if any(key is None for key in keys.values()):
+        if live or any(key is None for key in keys.values()):
+            self._begin_early(task, inputs)
             return
         self._have_key(task, {number: key for number, key in keys.items() if key is not None})
+
+    def _begin_early(self, task: _Task, inputs: list[_Task]) -> None:
+        # The keys of some inputs wait for work. Those that are known to be no hits will have to be made: begin now, so
+        # that two stages whose outputs meet are built at the same time.
+        if task.wanted or task.eager or task.node.about.no_cache:
+            for child in inputs:
+                if child.state is State.KEYED:
+                    self._want(child)
+                elif child.result is None and not child.eager:
+                    child.eager = True
+                    self._agenda.append(child)
 
     def _have_key(self, task: _Task, inputs: Mapping[int, str]) -> None:
         operation = task.node.operation

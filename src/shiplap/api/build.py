@@ -1,0 +1,244 @@
+"""A build, from the request to the result: plan, solve, deliver."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+
+from shiplap.api.bases import BaseImages
+from shiplap.api.context import Context, open_build_context
+from shiplap.api.deliver import Delivered, deliver
+from shiplap.api.request import Output, Request, Result, Secret, StageResult
+from shiplap.dockerfile.lower import LowerOptions, NamedContext, Plan, base_images, lower
+from shiplap.dockerfile.parse import parse
+from shiplap.errors import ShiplapError, UsageError
+from shiplap.events.facts import BuildFinished, Sink, Warned
+from shiplap.oci.platform import native_platform, parse_platform
+from shiplap.ops.driver import Driver
+from shiplap.ops.workbench import LocalContext, Workbench
+from shiplap.settings import Settings, load
+from shiplap.store.snapshots import EMPTY
+from shiplap.store.store import Store
+
+
+def build(
+    context: str | Path | Request,
+    *,
+    target: str = "",
+    tags: list[str] | tuple[str, ...] = (),
+    build_args: Mapping[str, str | None] | None = None,
+    output: str | Output | list[str | Output] | None = None,
+    events: Sink | None = None,
+    cancel: threading.Event | None = None,
+    environ: Mapping[str, str] | None = None,
+    **fields: Any,
+) -> Result:
+    """Build an image and return what came of it.
+
+    ``context`` is a directory, or a whole :class:`Request`; ``fields`` are further fields of Request. ``events`` takes
+    every fact as it happens, from several threads. Set ``cancel`` to stop. Raises ShiplapError.
+
+    >>> shiplap.build(".", target="app", tags=["app:1"], build_args={"V": "2"}, output="type=oci,dest=app.tar").digest
+    """
+    if not isinstance(context, Request):
+        listed = output if isinstance(output, list) else [] if output is None else [output]
+        outputs = tuple(Output.parse(item) if isinstance(item, str) else item for item in listed)
+        context = Request(
+            context=context, target=target, tags=tuple(tags), build_args=build_args or {}, outputs=outputs, **fields
+        )
+    environ = os.environ if environ is None else environ
+    settings = load(environ, root=str(context.root) if context.root is not None else None)
+    return _Build(context, settings, environ, events or (lambda fact: None), cancel or threading.Event()).run()
+
+
+class _Build:
+    def __init__(
+        self, request: Request, settings: Settings, environ: Mapping[str, str], sink: Sink, cancel: threading.Event
+    ) -> None:
+        self._request = request
+        self._settings = settings
+        self._environ = environ
+        self._sink = sink
+        self._cancel = cancel
+        self._warnings: list[str] = []
+        self._timings: dict[str, float] = {}
+        self._driver: Driver | None = None
+
+    def run(self) -> Result:
+        began = time.time()
+        digest = fault = ""
+        try:
+            with ExitStack() as held:
+                result = self._run(held, began)
+            digest = result.digest
+            return result
+        except ShiplapError as error:
+            fault = error.message
+            raise
+        finally:
+            ran = len(self._driver.ran) if self._driver is not None else 0
+            reused = len(self._driver.reused) if self._driver is not None else 0
+            ended = time.time()
+            self._sink(BuildFinished(ended, ended - began, ran, reused, digest, fault))
+
+    def _run(self, held: ExitStack, began: float) -> Result:
+        request = self._request
+        context = held.enter_context(open_build_context(request, self._settings))
+        dockerfile = parse(context.dockerfile, context.dockerfile_name)
+        options = self._options(context)
+        store = held.enter_context(Store(Path(self._settings.root)))
+        held.enter_context(store.in_use(self._check))
+        images = held.enter_context(
+            BaseImages(store, self._settings, self._sink, pull=request.pull, cancel=self._cancel)
+        )
+        images.prefetch(base_images(dockerfile, options))
+        plan = lower(dockerfile, options, images)
+        self._warn(plan)
+        self._timings["plan"] = time.time() - began
+        snapshot = self._solve(plan, store, images, context, options)
+        solved = time.time()
+        self._timings["solve"] = solved - began - self._timings["plan"]
+        delivered = deliver(request, plan, snapshot, store, self._settings, self._sink, options.epoch, self._check)
+        self._timings["export"] = time.time() - solved
+        return self._result(plan, delivered, began)
+
+    def _check(self) -> None:
+        if self._cancel.is_set():
+            from shiplap.errors import Interrupted
+
+            raise Interrupted("build canceled")
+
+    def _options(self, context: Context) -> LowerOptions:
+        request = self._request
+        native = native_platform()
+        wanted = request.platform or self._settings.default_platform
+        args = _arguments(request.build_args, self._environ)
+        every = request.every_stage
+        if every is None:
+            every = self._settings.docker_buildkit is False
+        epoch = args.get("SOURCE_DATE_EPOCH", "")
+        return LowerOptions(
+            target=request.target,
+            build_args=args,
+            labels=dict(request.labels),
+            target_platform=parse_platform(wanted, native) if wanted else native,
+            build_platform=native,
+            no_cache=request.no_cache,
+            no_cache_filter=request.no_cache_filter,
+            network=request.network,
+            extra_hosts=tuple(_host(text) for text in request.add_hosts),
+            shm_size=request.shm_size,
+            ulimits=request.ulimits,
+            contexts={name: named for name, named in context.named.items() if isinstance(named, NamedContext)},
+            ignore=context.ignore,
+            every_stage=every,
+            epoch=_epoch(epoch) if epoch else self._settings.source_date_epoch,
+            allow=frozenset(request.allow) | ({"network.host"} if request.network == "host" else frozenset()),
+        )
+
+    def _solve(self, plan: Plan, store: Store, images: BaseImages, context: Context, options: LowerOptions) -> str:
+        from shiplap.api.isolation import runtime_for, single_id
+
+        request = self._request
+        contexts = {"context": LocalContext(context.path)} if context.path is not None else {}
+        contexts.update({name: LocalContext(path) for name, path in context.directories.items()})
+        bench = Workbench(
+            store=store,
+            runtime=runtime_for(request.isolation, self._settings),
+            images=images,
+            sink=self._sink,
+            contexts=contexts,
+            secrets={secret.id: _reader(secret, self._environ) for secret in request.secrets},
+            ssh=request.ssh,
+            proxies=tuple(f"{k}={v}" for k, v in self._proxies(options).items()),
+            cancel=self._cancel,
+            epoch=options.epoch,
+            single_id=single_id(),
+        )
+        targets = [node for node in (plan.target, *plan.also) if node is not None]
+        parallel = request.parallel or max(4, 2 * (os.cpu_count() or 1))
+        self._driver = Driver(targets, bench, 1 if options.every_stage else parallel)
+        self._driver.solve()
+        return self._driver.result(plan.target) if plan.target is not None else EMPTY
+
+    def _proxies(self, options: LowerOptions) -> dict[str, str]:
+        """Proxy variables for RUN: those given as build arguments, else docker's configuration; in both cases of letters."""
+        found = self._settings.build_proxies()
+        for name, value in options.build_args.items():
+            if name.lower() in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"):
+                found[name.lower()] = found[name.upper()] = value
+        return found
+
+    def _warn(self, plan: Plan) -> None:
+        for warning in plan.warnings:
+            self._warnings.append(warning.message)
+            self._sink(warning if isinstance(warning, Warned) else Warned(warning.message))
+
+    def _result(self, plan: Plan, delivered: Delivered, began: float) -> Result:
+        assert self._driver is not None
+        return Result(
+            digest=delivered.digest,
+            config_digest=delivered.config_digest,
+            size=delivered.size,
+            media_type=delivered.media_type,
+            platform=str(plan.config.platform),
+            names=delivered.names,
+            stages=tuple(StageResult(stage.index, stage.name, stage.needed) for stage in plan.stages),
+            steps_run=tuple(node.about.name for node in self._driver.ran),
+            steps_reused=tuple(node.about.name for node in self._driver.reused),
+            warnings=tuple(self._warnings),
+            seconds=time.time() - began,
+            timings=dict(self._timings),
+            outputs=delivered.written,
+        )
+
+
+def _arguments(given: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[str, str]:
+    args = {}
+    for name, value in given.items():
+        value = environ.get(name) if value is None else value
+        if value is not None:
+            args[name] = value
+    return args
+
+
+def _epoch(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(
+            f"invalid SOURCE_DATE_EPOCH: {text}", code="invalid-epoch", hint="seconds since 1970"
+        ) from None
+
+
+def _host(text: str) -> str:
+    name, separator, address = text.partition("=") if "=" in text else text.partition(":")
+    if not separator or not name or not address:
+        raise UsageError(f"invalid host {text!r}", code="invalid-host", hint="--add-host NAME=ADDRESS")
+    return f"{name}={'127.0.0.1' if address == 'host-gateway' else address.strip('[]')}"
+
+
+def _reader(secret: Secret, environ: Mapping[str, str]) -> Callable[[], bytes]:
+    def read() -> bytes:
+        if secret.value is not None:
+            return secret.value
+        name = secret.env or ("" if secret.source else secret.id)
+        if name and (name in environ or secret.env):
+            if name not in environ:
+                raise UsageError(f"secret {secret.id}: the variable {name} is not set", code="secret-not-found")
+            return os.fsencode(environ[name])
+        path = secret.source or secret.id
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"secret {secret.id}: cannot read {path}: {error.strerror}", code="secret-not-found"
+            ) from None
+
+    return read

@@ -1,0 +1,164 @@
+"""The build context and its Dockerfile: a directory, or what came on standard input (a tar, or a Dockerfile alone)."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shiplap.api.request import Request
+from shiplap.dockerfile.lower import NamedContext
+from shiplap.errors import ContextError, ImageError, UsageError
+from shiplap.layers.compression import Decompressed
+from shiplap.layers.reader import TarReader
+from shiplap.layers.unpack import UnpackRule, unpack
+from shiplap.settings import Settings
+from shiplap.trees.change import ChangeTree
+from shiplap.trees.patterns import parse_ignore
+from shiplap.trees.root import find
+from shiplap.trees.tree import Tree
+
+DOCKERFILE_LIMIT = 16 << 20
+IGNORE_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """``path`` is None when there is no context (a Dockerfile alone): then it is an empty directory."""
+
+    path: Path
+    dockerfile: bytes
+    dockerfile_name: str
+    ignore: tuple[str, ...] = ()
+    named: Mapping[str, NamedContext] = field(default_factory=dict)
+    directories: Mapping[str, Path] = field(default_factory=dict)
+
+
+@contextmanager
+def open_build_context(request: Request, settings: Settings) -> Iterator[Context]:
+    """Make the context ready to read. Raises ContextError, UsageError."""
+    named, directories = _named(request)
+    if request.context_data is None:
+        path = Path(request.context)
+        if not path.is_dir():
+            raise ContextError(
+                f"unable to prepare context: path {str(path)!r} not found or not a directory",
+                code="no-context",
+                hint="name the directory that holds your files, as in: shiplap build .",
+            )
+        yield _with_dockerfile(request, path.resolve(), named, directories, local=True)
+        return
+    with tempfile.TemporaryDirectory(prefix="shiplap-context-", dir=settings.temporary or None) as temporary:
+        path = Path(temporary)
+        if _is_archive(request.context_data):
+            with ChangeTree(temporary, None) as target:
+                unpack(Decompressed(io.BytesIO(request.context_data)), target, UnpackRule(whiteouts=False))
+            yield _with_dockerfile(request, path, named, directories, local=False)
+        else:
+            if request.dockerfile is not None:
+                raise UsageError(
+                    "the Dockerfile comes on standard input: --file cannot name another",
+                    code="two-dockerfiles",
+                    hint="leave out -f, or give a directory as the context",
+                )
+            yield Context(path, request.context_data, "Dockerfile", (), named, directories)
+
+
+def _with_dockerfile(
+    request: Request, path: Path, named: Mapping[str, NamedContext], directories: Mapping[str, Path], *, local: bool
+) -> Context:
+    if request.dockerfile_data is not None:
+        name, data = "Dockerfile", request.dockerfile_data
+        ignore = _ignore(path, None) if local else ()
+        return Context(path, data, name, ignore, named, directories)
+    name = str(request.dockerfile) if request.dockerfile is not None else "Dockerfile"
+    if request.dockerfile is None or not local:
+        data, shown = _inside(path, name)
+    else:
+        # docker reads -f relative to where it was typed, and it may lie outside of the context.
+        data, shown = _outside(Path(name), path)
+    ignore = _ignore(path, Path(name) if request.dockerfile is not None else path / "Dockerfile") if local else ()
+    return Context(path, data, shown, ignore, named, directories)
+
+
+def _inside(path: Path, name: str) -> tuple[bytes, str]:
+    data = _read(path, name, DOCKERFILE_LIMIT)
+    if data is None and name == "Dockerfile":
+        data = _read(path, "dockerfile", DOCKERFILE_LIMIT)
+    if data is None:
+        raise ContextError(
+            f"failed to read dockerfile: open {name}: no such file or directory",
+            code="no-dockerfile",
+            hint="name it with -f FILE, or choose another context directory",
+        )
+    return data, name
+
+
+def _outside(file: Path, context: Path) -> tuple[bytes, str]:
+    for candidate in (file, context / file):
+        try:
+            data = candidate.read_bytes()
+        except OSError:
+            continue
+        if len(data) > DOCKERFILE_LIMIT:
+            raise ContextError(f"{file} is over {DOCKERFILE_LIMIT} bytes", code="too-large")
+        return data, str(file)
+    raise ContextError(
+        f"failed to read dockerfile: open {file}: no such file or directory",
+        code="no-dockerfile",
+        hint="check the path after -f",
+    )
+
+
+def _ignore(context: Path, dockerfile: Path | None) -> tuple[str, ...]:
+    """The patterns that apply: of ``<Dockerfile>.dockerignore`` beside it, even if empty, else of ``.dockerignore``."""
+    if dockerfile is not None:
+        beside = dockerfile.with_name(dockerfile.name + ".dockerignore")
+        data = _read(beside.parent, beside.name, IGNORE_LIMIT)
+        if data is not None:
+            return parse_ignore(data)
+    data = _read(context, ".dockerignore", IGNORE_LIMIT)
+    return parse_ignore(data) if data is not None else ()
+
+
+def _read(directory: Path, name: str, limit: int) -> bytes | None:
+    """A file inside ``directory``, links followed inside it only (CVE-2022-4122: the ignore file may be a link out)."""
+    if not directory.is_dir():
+        return None
+    with Tree((str(directory),), live=True) as tree:
+        found = find(tree, name)
+        if found is None or found.entry is None or not found.entry.is_file:
+            return None
+        if found.entry.size > limit:
+            raise ContextError(f"{name} is over {limit} bytes", code="too-large")
+        with open(found.parent.open_file(found.entry), "rb") as file:
+            return file.read(limit)
+
+
+def _named(request: Request) -> tuple[dict[str, NamedContext], dict[str, Path]]:
+    named: dict[str, NamedContext] = {}
+    directories: dict[str, Path] = {}
+    for name, value in request.build_contexts.items():
+        if value.startswith("docker-image://"):
+            named[name] = NamedContext(kind="image", value=value.removeprefix("docker-image://"), ignore=())
+            continue
+        path = Path(value)
+        if not path.is_dir():
+            raise ContextError(
+                f"invalid context specifier {name}={value}: no such directory",
+                code="no-context",
+                hint="give a directory, or docker-image://NAME",
+            )
+        directories[name] = path.resolve()
+        named[name] = NamedContext(kind="local", value=name, ignore=_ignore(path, None))
+    return named, directories
+
+
+def _is_archive(data: bytes) -> bool:
+    try:
+        return next(iter(TarReader(Decompressed(io.BytesIO(data)))), None) is not None
+    except ImageError:
+        return False

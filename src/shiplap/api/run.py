@@ -1,0 +1,91 @@
+"""Running a built image in the sandbox of its build: for a look, a test, a demonstration. Nothing it writes is kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from shiplap.api.isolation import runtime_for
+from shiplap.errors import UsageError
+from shiplap.events.facts import Sink
+from shiplap.graph.operations import ImageSource
+from shiplap.oci.config import DEFAULT_PATH
+from shiplap.ops.accounts import Accounts
+from shiplap.ops.image import make_image
+from shiplap.ops.workbench import Workbench
+from shiplap.sandbox.spec import ProcessSpec, Rootfs, StepMount
+from shiplap.settings import Settings
+from shiplap.store.snapshots import EMPTY
+from shiplap.store.store import Store
+from shiplap.trees.tree import Tree
+
+
+def run_image(
+    text: str,
+    command: Sequence[str],
+    settings: Settings,
+    output: Callable[[int, bytes], None],
+    *,
+    env: Sequence[str] = (),
+    workdir: str = "",
+    user: str = "",
+    entrypoint: str | None = None,
+    network: str = "host",
+    volumes: Sequence[str] = (),
+    isolation: str = "auto",
+    cancel: threading.Event | None = None,
+    sink: Sink = lambda fact: None,
+) -> int:
+    """Run ``command`` (default: the image's own) in the image ``text`` of the store; its exit status."""
+    with Store(Path(settings.root)) as store, store.in_use():
+        image = store.images.find(text)
+        resolved = store.images.resolve(image.digest, None)
+        config = resolved.config.config
+        runtime = runtime_for(isolation, settings)
+        bench = Workbench(store=store, runtime=runtime, images=_AtHome(), sink=sink, cancel=cancel or threading.Event())
+        snapshot = make_image(ImageSource(image.name, resolved.digest, str(resolved.config.platform)), "run", bench)
+        args = (
+            *((entrypoint,) if entrypoint else config.entrypoint or ()),
+            *(command or ((config.cmd or ()) if not entrypoint else ())),
+        )
+        if not args:
+            raise UsageError(f"{text} names no command", code="no-command", hint=f"shiplap run {text} COMMAND")
+        directories = tuple(store.snapshots.directories(snapshot)) if snapshot != EMPTY else ()
+        with store.snapshots.draft(snapshot) as draft, Tree(directories) as tree:
+            accounts = Accounts(tree if directories else None)
+            identity = accounts.identity(user or config.user)
+            spec = ProcessSpec(
+                args=args,
+                env=_environment(config.env or (), env, accounts.home(identity.uid)),
+                cwd=workdir or config.working_dir or "/",
+                rootfs=Rootfs(directories, draft.diff, draft.work),
+                identity=identity,
+                mounts=tuple(_volume(volume) for volume in volumes),
+                hostname=resolved.digest.partition(":")[2][:12],
+                network="none" if network == "none" else "host",
+            )
+            return runtime().run(spec, output, bench.cancel).code
+
+
+def _environment(own: Sequence[str], given: Sequence[str], home: str) -> tuple[str, ...]:
+    merged: dict[str, str] = {"PATH": DEFAULT_PATH}
+    for item in (*own, *given):
+        name, equals, value = item.partition("=")
+        if equals:
+            merged[name] = value
+    merged.setdefault("HOME", home)
+    return tuple(f"{name}={value}" for name, value in merged.items())
+
+
+def _volume(text: str) -> StepMount:
+    source, _, rest = text.partition(":")
+    target, _, options = rest.partition(":")
+    if not source.startswith("/") or not target.startswith("/"):
+        raise UsageError(f"invalid volume {text!r}", code="invalid-volume", hint="-v /host/path:/container/path[:ro]")
+    return StepMount("bind", target, source=source, readonly="ro" in options.split(","))
+
+
+class _AtHome:
+    def fetch(self, operation: ImageSource, step: str) -> None:
+        """The image is in the store already: that is where its name was found."""

@@ -1,0 +1,90 @@
+"""Images between the store and registries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from shiplap.events.facts import Sink
+from shiplap.oci.digest import Digest
+from shiplap.oci.manifest import Descriptor, Index, Manifest, parse_manifest
+from shiplap.oci.platform import native_platform, parse_platform
+from shiplap.oci.reference import parse_reference
+from shiplap.ops.workbench import telling
+from shiplap.registry.client import Registry
+from shiplap.registry.pull import fetch_image
+from shiplap.registry.push import OutgoingBlob, OutgoingManifest, push_image, push_index
+from shiplap.settings import Settings
+from shiplap.store.images import Image
+from shiplap.store.store import Store
+
+
+def push_names(store: Store, settings: Settings, sink: Sink, names: Sequence[str], digest: Digest) -> None:
+    """Push the manifest or index ``digest`` under each of ``names``."""
+    raw = store.blobs.read(digest)
+    manifest = parse_manifest(raw, digest=digest)
+    with Registry(settings.network(), sink) as registry:
+        for name in names:
+            reference = parse_reference(name)
+            with telling(sink, f"push {name}", f"pushing {reference.familiar()}"):
+                if isinstance(manifest, Index):
+                    children = [_outgoing(store, entry.digest) for entry in manifest.manifests]
+                    push_index(registry, reference, raw, manifest.media_type, children)
+                else:
+                    push_image(registry, reference, raw, manifest.media_type, _blobs(store, manifest))
+
+
+def push(text: str, settings: Settings, sink: Sink) -> None:
+    """Push the image that the store has under the name ``text``."""
+    with Store(Path(settings.root)) as store, store.in_use():
+        image = store.images.find(text)
+        push_names(store, settings, sink, [str(parse_reference(text))], image.digest)
+
+
+def pull(text: str, platform: str, settings: Settings, sink: Sink) -> Image:
+    """Pull ``text`` for ``platform`` (empty: this machine's) into the store."""
+    reference = parse_reference(text)
+    wanted = (
+        parse_platform(platform or settings.default_platform)
+        if platform or settings.default_platform
+        else native_platform()
+    )
+    with Store(Path(settings.root)) as store, store.in_use(), Registry(settings.network(), sink) as registry:
+
+        def save(descriptor: Descriptor, chunks: Iterator[bytes]) -> None:
+            store.blobs.save(descriptor.digest, descriptor.size, chunks)
+
+        def known(digest: Digest) -> bytes | None:
+            return store.blobs.read(digest) if store.blobs.has(digest) else None
+
+        with telling(sink, f"pull {reference}", f"pulling {reference.familiar()}"):
+            fetched = fetch_image(registry, reference, wanted, store.blobs.has, save, known=known)
+            for raw in (fetched.manifest_raw, fetched.config_raw, fetched.index_raw):
+                if raw is not None:
+                    store.blobs.write(raw)
+            top = fetched.index_descriptor or fetched.manifest_descriptor
+            store.images.put(str(reference), top.digest, top.media_type, top.size)
+        image = store.images.get(str(reference))
+        assert image is not None
+        return image
+
+
+def _outgoing(store: Store, digest: Digest) -> OutgoingManifest:
+    raw = store.blobs.read(digest)
+    manifest = parse_manifest(raw, digest=digest)
+    blobs = _blobs(store, manifest) if isinstance(manifest, Manifest) else []
+    return OutgoingManifest(raw, manifest.media_type, tuple(blobs))
+
+
+def _blobs(store: Store, manifest: Manifest) -> list[OutgoingBlob]:
+    return [
+        OutgoingBlob(descriptor, lambda offset, digest=descriptor.digest: _open_at(store, digest, offset))
+        for descriptor in (manifest.config, *manifest.layers)
+    ]
+
+
+def _open_at(store: Store, digest: Digest, offset: int) -> BinaryIO:
+    file = store.blobs.open(digest)
+    file.seek(offset)
+    return file

@@ -1,0 +1,277 @@
+"""``shiplap build``: flags and defaults are those of ``docker build`` and ``docker buildx build``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from shiplap.cli.parsing import Parser, pairs, settings_of, write_error
+from shiplap.errors import ExportError, UsageError
+from shiplap.events.facts import Fact, Sink
+
+_EPILOG = """examples:
+  shiplap build -t app .                                build ./Dockerfile into the store
+  shiplap build --target builder -o out .               stop at a stage, write its files to ./out
+  shiplap build -o type=oci,dest=app.tar .              an OCI archive
+  shiplap build -t registry.example/app:1 --push .      push it
+  tar c . | shiplap build -                             the context on standard input
+"""
+
+
+def parser(name: str = "build") -> Parser:
+    """The flags of build."""
+    p = Parser(name, "Build an image from a Dockerfile.", epilog=_EPILOG)
+    add = p.add_argument
+    add(
+        "context",
+        metavar="PATH | -",
+        help="directory of the build context, or - for a tar or a Dockerfile on standard input",
+    )
+    add(
+        "-f", "--file", metavar="FILE", help="the Dockerfile (default: PATH/Dockerfile); - reads it from standard input"
+    )
+    add("-t", "--tag", action="append", metavar="NAME", help="name[:tag] of the image; may be repeated")
+    add("--target", default="", metavar="STAGE", help="the stage to build (default: the last)")
+    add("--build-arg", action="append", metavar="K=V", help="value of an ARG; K alone takes it from the environment")
+    add("--label", action="append", metavar="K=V", help="a label of the image")
+    add("--platform", default="", metavar="P", help="os/architecture[/variant] of the result")
+    add("--secret", action="append", metavar="id=,src=|env=", help="a secret for RUN --mount=type=secret")
+    add("--ssh", action="append", metavar="default|ID[=SOCKET]", help="an agent socket for RUN --mount=type=ssh")
+    add(
+        "-o",
+        "--output",
+        action="append",
+        metavar="type=,dest=",
+        help="where the result goes: type=oci|docker|local|tar|image|registry",
+    )
+    add("--load", action="store_true", help="keep the image in shiplap's store (the default)")
+    add("--push", action="store_true", help="push the image to the registry of its name")
+    add("--pull", action="store_true", help="ask registries again for base images that the store has")
+    add("--no-cache", action="store_true", help="run every step, whatever was built before")
+    add("--no-cache-filter", action="append", metavar="STAGE", help="run every step of these stages")
+    add("--network", default="default", choices=("default", "none", "host"), help="the network of RUN steps")
+    add(
+        "--progress",
+        default="",
+        choices=("auto", "plain", "tty", "quiet", "rawjson", "none"),
+        help="how progress is shown",
+    )
+    add("-q", "--quiet", action="store_true", help="print nothing but the image's digest")
+    add("--iidfile", metavar="FILE", help="write the image's digest to FILE")
+    add("--metadata-file", metavar="FILE", help="write what came of the build to FILE, as JSON")
+    add("--isolation", default="auto", choices=("auto", "oci", "native"), help="how steps are isolated")
+    add(
+        "--build-context",
+        action="append",
+        metavar="NAME=VALUE",
+        help="a further context: a directory or docker-image://NAME",
+    )
+    add("--add-host", action="append", metavar="NAME=IP", help="a line of /etc/hosts for RUN steps")
+    add("--shm-size", default="", metavar="SIZE", help="size of /dev/shm in RUN steps")
+    add("--ulimit", action="append", metavar="NAME=SOFT[:HARD]", help="a resource limit of RUN steps")
+    add("--allow", action="append", metavar="WHAT", help="network.host, security.insecure")
+    add("--provenance", default="", help=argparse.SUPPRESS)
+    add("--sbom", default="", help=argparse.SUPPRESS)
+    add("--attest", action="append", help=argparse.SUPPRESS)
+    add("--builder", default="", help=argparse.SUPPRESS)
+    add("--cache-from", action="append", help=argparse.SUPPRESS)
+    add("--cache-to", action="append", help=argparse.SUPPRESS)
+    return p
+
+
+def run(name: str, argv: list[str]) -> int:
+    """Build."""
+    options = parser("buildx build" if name == "buildx" else "build").parse_args(argv)
+    request = _request(options)
+    mode = _progress_mode(options)
+    from shiplap.api.isolation import enter_user_namespace
+
+    if os.geteuid() != 0:
+        enter_user_namespace()
+    from shiplap.api.build import build
+
+    with _view(mode) as sink, _cancel_on_signals() as cancel:
+        _warn_ignored(options, sink)
+        result = build(request, events=sink, cancel=cancel)
+    _write_files(options, result)
+    if mode == "quiet" and result.digest:
+        print(result.digest)
+    elif mode in ("plain", "tty"):
+        write_error(summary(result))
+    return 0
+
+
+def _request(options: argparse.Namespace) -> Any:
+    from shiplap.api.request import Output, Request, Secret
+
+    context_data = dockerfile_data = None
+    if options.context == "-" and options.file == "-":
+        raise UsageError("the context and the Dockerfile cannot both come on standard input", code="two-from-stdin")
+    if options.context == "-":
+        context_data = sys.stdin.buffer.read()
+    elif options.file == "-":
+        dockerfile_data = sys.stdin.buffer.read()
+    arguments: dict[str, str | None] = {}
+    for text in options.build_arg or ():
+        key, equals, value = text.partition("=")
+        arguments[key] = value if equals else None
+    return Request(
+        context=options.context,
+        context_data=context_data,
+        dockerfile=options.file if options.file != "-" else None,
+        dockerfile_data=dockerfile_data,
+        target=options.target,
+        tags=tuple(options.tag or ()),
+        build_args=arguments,
+        labels=pairs([t if "=" in t else f"{t}=" for t in options.label or ()], "--label"),
+        platform=_one_platform(options.platform),
+        secrets=tuple(Secret.parse(text) for text in options.secret or ()),
+        ssh=dict(_ssh(text) for text in options.ssh or ()),
+        outputs=tuple(Output.parse(text) for text in options.output or ()),
+        push=options.push,
+        pull=options.pull,
+        no_cache=options.no_cache,
+        no_cache_filter=tuple(n for text in options.no_cache_filter or () for n in text.split(",")),
+        network=options.network,
+        isolation=options.isolation,
+        build_contexts=pairs(options.build_context, "--build-context"),
+        add_hosts=tuple(options.add_host or ()),
+        shm_size=_size(options.shm_size),
+        ulimits=tuple(options.ulimit or ()),
+        allow=tuple(a for text in options.allow or () for a in text.split(",")),
+        root=options.root,
+    )
+
+
+def _one_platform(text: str) -> str:
+    if "," in text:
+        raise UsageError(
+            "several platforms in one build are not supported yet",
+            code="several-platforms",
+            hint="build them one by one",
+        )
+    return text
+
+
+def _ssh(text: str) -> tuple[str, str]:
+    name, _, socket = text.partition("=")
+    socket = socket or os.environ.get("SSH_AUTH_SOCK", "")
+    if not socket:
+        raise UsageError(
+            f"--ssh {text}: no agent is running", code="no-ssh-agent", hint="start ssh-agent, or name its socket"
+        )
+    return name, os.path.abspath(socket)
+
+
+def _size(text: str) -> int:
+    if not text:
+        return 0
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([bkmgt]?)(?:i?b)?", text.lower())
+    if match is None:
+        raise UsageError(f"invalid size {text!r}", code="bad-command-line", hint="write 64m, 1g or a number of bytes")
+    return int(float(match.group(1)) * (1 << {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match.group(2)]))
+
+
+def _progress_mode(options: argparse.Namespace) -> str:
+    mode = options.progress or settings_of(options).progress or "auto"
+    if options.quiet:
+        mode = "quiet"
+    if mode == "auto":
+        mode = "tty" if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" else "plain"
+    return "quiet" if mode == "none" else mode
+
+
+@contextmanager
+def _view(mode: str) -> Iterator[Sink]:
+    if mode == "rawjson":
+        from shiplap.events.rawjson import JsonView
+
+        yield JsonView(write_error)
+    elif mode == "quiet":
+
+        def ignore(fact: Fact) -> None:
+            return
+
+        yield ignore
+    else:
+        from shiplap.events.plain import PlainView
+
+        yield PlainView(write_error)
+
+
+@contextmanager
+def _cancel_on_signals() -> Iterator[threading.Event]:
+    """The first SIGINT, SIGTERM or SIGHUP asks the build to stop; a second SIGINT ends at once."""
+    cancel = threading.Event()
+
+    def stop(number: int, _: object) -> None:
+        if cancel.is_set():
+            os._exit(128 + number)
+        cancel.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _warn_ignored(options: argparse.Namespace, sink: Sink) -> None:
+    from shiplap.events.facts import Warned
+
+    for flag, value in (("--provenance", options.provenance), ("--sbom", options.sbom)):
+        if value not in ("", "false", "0"):
+            sink(Warned(f"{flag} is not supported yet: the image gets no attestation"))
+    if options.attest:
+        sink(Warned("--attest is not supported yet: the image gets no attestation"))
+    if options.cache_from or options.cache_to:
+        sink(Warned("--cache-from and --cache-to are not supported yet: only the store's own cache is used"))
+
+
+def _write_files(options: argparse.Namespace, result: Any) -> None:
+    import json
+
+    try:
+        if options.iidfile:
+            Path(options.iidfile).write_text(result.digest)
+        if options.metadata_file:
+            fields = {
+                "containerimage.config.digest": result.config_digest,
+                "containerimage.descriptor": {
+                    "mediaType": result.media_type,
+                    "digest": result.digest,
+                    "size": result.size,
+                },
+                "containerimage.digest": result.digest,
+                "image.name": ",".join(result.names),
+            }
+            kept = {key: value for key, value in fields.items() if value and result.digest}
+            Path(options.metadata_file).write_text(json.dumps(kept, indent=2) + "\n")
+    except OSError as error:
+        raise ExportError(f"cannot write {error.filename}: {error.strerror}", code="cannot-write") from None
+
+
+def summary(result: Any) -> str:
+    """The last lines of a build."""
+    built = [stage.name or f"stage-{stage.index}" for stage in result.stages if stage.needed]
+    skipped = [stage.name or f"stage-{stage.index}" for stage in result.stages if not stage.needed]
+    lines = [
+        "",
+        f"built {', '.join(built)}"
+        + (f" (skipped {', '.join(skipped)})" if skipped else "")
+        + f": {len(result.steps_run)} steps run, {len(result.steps_reused)} reused, {result.seconds:.2f}s",
+    ]
+    if result.digest:
+        lines.append(f"image {result.digest}" + (f" as {', '.join(result.names)}" if result.names else ""))
+    lines.extend(f"wrote {path}" for path in result.outputs if path != "-")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,48 @@
+"""``shiplap login`` and ``shiplap logout``."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+
+from shiplap.cli.parsing import Parser, settings_of
+from shiplap.errors import UsageError
+
+
+def run(name: str, argv: list[str]) -> int:
+    """Log in to a registry, or forget a login."""
+    return _login(argv) if name == "login" else _logout(argv)
+
+
+def _login(argv: list[str]) -> int:
+    p = Parser("login", "Log in to a registry; the login is kept where docker keeps it.")
+    p.add_argument("-u", "--username", default="")
+    p.add_argument("-p", "--password", default="", help="better: --password-stdin")
+    p.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    p.add_argument("host", nargs="?", default="docker.io")
+    options = p.parse_args(argv)
+    username, password = options.username, options.password
+    if options.password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not username and sys.stdin.isatty():
+        username = input("Username: ")
+    if not password and sys.stdin.isatty():
+        password = getpass.getpass("Password: ")
+    if not username or not password:
+        raise UsageError("login needs a name and a password", code="no-credentials", hint="-u NAME --password-stdin")
+    from shiplap.api.logins import login
+
+    file = login(options.host, username, password, settings_of(options))
+    print(f"Login Succeeded (kept in {file})")
+    return 0
+
+
+def _logout(argv: list[str]) -> int:
+    p = Parser("logout", "Forget the login of a registry.")
+    p.add_argument("host", nargs="?", default="docker.io")
+    options = p.parse_args(argv)
+    from shiplap.api.logins import logout
+
+    known = logout(options.host, settings_of(options))
+    print(f"Removed the login for {options.host}" if known else f"Not logged in to {options.host}")
+    return 0

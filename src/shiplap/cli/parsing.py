@@ -1,0 +1,84 @@
+"""What the commands' parsers share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any, NoReturn
+
+from shiplap.errors import UsageError
+from shiplap.settings import Settings, load
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are UsageErrors, with a suggestion where a flag is misspelt."""
+
+    def __init__(self, name: str, description: str, **options: Any) -> None:
+        super().__init__(
+            prog=f"shiplap {name}",
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
+        )
+        self.add_argument(
+            "--root",
+            metavar="DIR",
+            help="where shiplap keeps everything (default: SHIPLAP_ROOT, else the user's data directory)",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"{self.prog} --help"
+        if message.startswith("unrecognized arguments: "):
+            from difflib import get_close_matches
+
+            wrong = message.split()[2].partition("=")[0]
+            close = get_close_matches(wrong, [flag for action in self._actions for flag in action.option_strings], 1)
+            hint = f"{close[0]} (or {self.prog} --help)" if close else hint
+        raise UsageError(message, code="bad-command-line", hint=hint)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings for a command line."""
+    return load(os.environ, root=options.root)
+
+
+def pairs(texts: list[str] | None, what: str) -> dict[str, str]:
+    """``K=V`` flags as a dictionary."""
+    found = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{what} must be KEY=VALUE, not {text!r}", code="bad-command-line")
+        found[key] = value
+    return found
+
+
+def table(rows: list[list[str]]) -> None:
+    """Print rows in columns, as docker does."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def write_error(text: str) -> None:
+    """Write progress to standard error."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def age(seconds: float) -> str:
+    """``3 hours ago``."""
+    for size, name in (
+        (86400 * 365, "year"),
+        (86400 * 30, "month"),
+        (86400 * 7, "week"),
+        (86400, "day"),
+        (3600, "hour"),
+        (60, "minute"),
+    ):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {name}{'s' if count > 1 else ''} ago"
+    return "seconds ago"

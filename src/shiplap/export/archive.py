@@ -1,0 +1,152 @@
+"""An image as one file or directory: OCI image layout (image-spec 1.1, image-layout.md), alone or as a docker archive.
+
+A docker archive is an OCI layout with Docker's ``manifest.json`` beside ``index.json``, so that both kinds of tool read it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from shiplap.errors import ExportError
+from shiplap.layers import header as tar
+from shiplap.layers.header import Header, encode_header, padding
+from shiplap.oci.digest import Digest, split_digest
+from shiplap.oci.manifest import Descriptor, Index, Manifest, encode_json, parse_manifest
+from shiplap.oci.media_types import OCI_INDEX
+from shiplap.oci.reference import parse_reference
+from shiplap.store.store import Store
+
+NAME_ANNOTATION = "io.containerd.image.name"
+REF_ANNOTATION = "org.opencontainers.image.ref.name"
+CREATED_ANNOTATION = "org.opencontainers.image.created"
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+def index_json(root: Descriptor, names: Sequence[str], created: str) -> bytes:
+    """``index.json`` of a layout that holds ``root``: one entry for each name (normalised), or one without."""
+    entries = []
+    for name in names or [""]:
+        annotations = {CREATED_ANNOTATION: created} if created else {}
+        if name:
+            annotations[NAME_ANNOTATION] = name
+            annotations[REF_ANNOTATION] = parse_reference(name).tag or "latest"
+        entries.append(msgspec.structs.replace(root, annotations=dict(sorted(annotations.items()))))
+    return encode_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+
+
+def layout_files(
+    store: Store, root: Descriptor, names: Sequence[str], created: str, docker: bool
+) -> list[tuple[str, bytes | Digest]]:
+    """The files of a layout: path and content, or the digest of the blob that is the content. Sorted by path."""
+    files: list[tuple[str, bytes | Digest]] = [
+        ("index.json", index_json(root, names, created)),
+        ("oci-layout", _LAYOUT),
+    ]
+    for digest in sorted(store.images.blobs_of(root.digest)):
+        files.append((blob_path(digest), digest))
+    if docker:
+        files.append(("manifest.json", _docker_manifest(store, root, names)))
+    return sorted(files, key=lambda item: item[0])
+
+
+def blob_path(digest: Digest) -> str:
+    return "blobs/" + "/".join(split_digest(digest))
+
+
+def _docker_manifest(store: Store, root: Descriptor, names: Sequence[str]) -> bytes:
+    manifest = parse_manifest(store.blobs.read(root.digest), digest=root.digest)
+    if isinstance(manifest, Index):
+        raise ExportError(
+            "docker exporter does not currently support exporting manifest lists",
+            code="docker-index",
+            hint="use --output type=oci, or build for one platform",
+        )
+    assert isinstance(manifest, Manifest)
+    tags = [parse_reference(name).familiar() for name in names]
+    return encode_json(
+        [
+            {
+                "Config": blob_path(manifest.config.digest),
+                "RepoTags": tags or None,
+                "Layers": [blob_path(layer.digest) for layer in manifest.layers],
+            }
+        ]
+    )
+
+
+def archive_members(store: Store, files: Iterable[tuple[str, bytes | Digest]]) -> Iterator[bytes]:
+    """The pieces of the tar of a layout, in the order and with the modes that BuildKit writes."""
+    directories = {"blobs": False}
+    for path, content in files:
+        parts = path.split("/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            directory = "/".join(parts[:depth])
+            if not directories.get(directory):
+                directories[directory] = True
+                yield encode_header(Header(directory + "/", tar.DIRECTORY, 0o755))
+        if isinstance(content, bytes):
+            yield encode_header(Header(path, mode=0o444, size=len(content)))
+            yield content + padding(len(content))
+            continue
+        size = store.blobs.size(content)
+        yield encode_header(Header(path, mode=0o444, size=size))
+        with store.blobs.verified(content) as blob:
+            while chunk := blob.read(1 << 20):
+                yield chunk
+            blob.finish()
+        yield padding(size)
+
+
+def write_archive(store: Store, files: Iterable[tuple[str, bytes | Digest]], out: BinaryIO) -> None:
+    """Write the layout as a tar to ``out``."""
+    for piece in archive_members(store, files):
+        out.write(piece)
+    out.write(tar.END)
+
+
+def write_layout(store: Store, files: Iterable[tuple[str, bytes | Digest]], directory: Path) -> None:
+    """Write the layout as a directory; blobs that are there stay, ``index.json`` is replaced last."""
+    late: list[tuple[str, bytes]] = []
+    for path, content in files:
+        target = directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            late.append((path, content))
+        elif not target.exists():
+            with store.blobs.verified(content) as blob, replacing(target) as out:
+                while chunk := blob.read(1 << 20):
+                    out.write(chunk)
+                blob.finish()
+    for path, data in sorted(late, key=lambda item: item[0] == "index.json"):
+        with replacing(directory / path) as out:
+            out.write(data)
+
+
+class replacing:  # noqa: N801  used as a verb
+    """Writes a file aside and renames it over ``path`` if all went well."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._aside = path.with_name(f".{path.name}.{os.getpid()}")
+
+    def __enter__(self) -> BinaryIO:
+        try:
+            self._file = self._aside.open("wb")
+        except OSError as error:
+            raise ExportError(f"cannot write {self._path}: {error.strerror}", code="cannot-write") from None
+        return self._file
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._file.close()
+        if kind is None:
+            self._aside.rename(self._path)
+        else:
+            self._aside.unlink(missing_ok=True)

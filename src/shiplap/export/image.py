@@ -1,0 +1,215 @@
+"""Assembling an image: layers packed, history dated, config and manifest written, all into the store's blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from shiplap.errors import UsageError
+from shiplap.export.moments import format_time
+from shiplap.layers.compression import Decompressed
+from shiplap.layers.pack import pack_layer, write_tar
+from shiplap.oci import media_types
+from shiplap.oci.config import History, ImageConfig, RootFS, encode_config
+from shiplap.oci.digest import Digest
+from shiplap.oci.manifest import Descriptor, Manifest, PlatformFields, encode_manifest
+from shiplap.oci.platform import Platform
+from shiplap.store.snapshots import EMPTY, LayerBlob, Snapshot
+from shiplap.store.store import Store
+from shiplap.trees.tree import Tree
+
+ORIGINAL = "original"
+_MEDIA = {
+    "gzip": media_types.OCI_LAYER_GZIP,
+    "zstd": media_types.OCI_LAYER_ZSTD,
+    "uncompressed": media_types.OCI_LAYER,
+}
+_FILLER = "buildkit.exporter.image.v0"
+
+
+class Packing(msgspec.Struct, frozen=True):
+    """How layers are packed. ``force``: those of the base image too. ``docker_types``: Docker's media types."""
+
+    compression: str = "gzip"
+    level: int | None = None
+    force: bool = False
+    docker_types: bool = False
+
+    def checked(self) -> Packing:
+        """Itself; UsageError if it asks for what cannot be."""
+        if self.compression not in _MEDIA:
+            raise UsageError(
+                f"unknown compression {self.compression!r}",
+                code="invalid-compression",
+                hint="use gzip, zstd or uncompressed",
+            )
+        if self.docker_types and self.compression == "zstd":
+            raise UsageError(
+                "zstd layers need OCI media types", code="invalid-compression", hint="leave out oci-mediatypes=false"
+            )
+        return self
+
+    @property
+    def profile(self) -> str:
+        """The name under which a packed layer is remembered: what its bytes depend on."""
+        return self.compression if self.level is None else f"{self.compression}-{self.level}"
+
+
+class Assembled(msgspec.Struct, frozen=True):
+    """A finished image in the store: its manifest's descriptor (with platform) and its config's digest."""
+
+    manifest: Descriptor
+    config: Digest
+    layers: int
+
+
+def assemble(
+    store: Store,
+    snapshot: str,
+    config: ImageConfig,
+    packing: Packing,
+    *,
+    epoch: int | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Assembled:
+    """Write the image whose file system is ``snapshot`` (EMPTY: none) and whose config is ``config``.
+
+    ``config.history`` has entries without a time for what this build made; they are dated here, as BuildKit does.
+    """
+    packing = packing.checked()
+    chain = list(reversed(store.snapshots.chain(snapshot))) if snapshot != EMPTY else []
+    with ThreadPoolExecutor(2, thread_name_prefix="shiplap-pack") as pool:
+        layers = list(pool.map(lambda number: _layer(store, chain, number, packing, check), range(len(chain))))
+    times = [None if _from_image(store, item) else item.created for item in chain]
+    history = date_history(config.history or (), times, epoch)
+    created = config.created or next((entry.created for entry in reversed(history) if entry.created), None)
+    finished = msgspec.structs.replace(
+        config,
+        created=created,
+        history=tuple(history) or None,
+        rootfs=RootFS(diff_ids=tuple(diff_id for diff_id, _ in layers) or None),
+    )
+    raw_config = encode_config(finished)
+    kind = media_types.as_docker if packing.docker_types else media_types.as_oci
+    manifest = Manifest(
+        media_type=kind(media_types.OCI_MANIFEST),
+        config=Descriptor(kind(media_types.OCI_CONFIG), store.blobs.write(raw_config), len(raw_config)),
+        layers=tuple(Descriptor(kind(blob.media_type), blob.digest, blob.size) for _, blob in layers),
+    )
+    raw = encode_manifest(manifest)
+    descriptor = Descriptor(
+        manifest.media_type, store.blobs.write(raw), len(raw), platform=platform_fields(finished.platform)
+    )
+    return Assembled(descriptor, manifest.config.digest, len(layers))
+
+
+def platform_fields(platform: Platform) -> PlatformFields:
+    """A platform as a descriptor carries it."""
+    return PlatformFields(platform.architecture, platform.os, platform.os_version, (), platform.variant)
+
+
+def date_history(entries: Sequence[History], times: Sequence[float | None], epoch: int | None) -> list[History]:
+    """Give a time to each entry that has none: a layer's is when it was made (``times``, bottom up; None for layers of
+    a base image), an empty entry takes a neighbour's. Layers that no entry speaks of get one (comment ``…exporter…``).
+    """
+    wanted = sum(1 for entry in entries if not entry.empty_layer)
+    filled: list[History] = []
+    layer = 0
+    for entry in entries:
+        if not entry.empty_layer:
+            if layer >= len(times):
+                entry = msgspec.structs.replace(entry, empty_layer=True)
+            else:
+                entry = _dated(entry, times[layer], epoch)
+            layer += 1
+        filled.append(entry)
+    for made in times[wanted:]:
+        filled.append(_dated(History(comment=_FILLER), made, epoch))
+    # BuildKit: undated entries before the first new layer take that layer's time, later ones that of the layer before.
+    created: str | None = None
+    missing = False
+    for entry in filled:
+        if entry.created is not None:
+            created = entry.created
+            if missing:
+                break
+        else:
+            missing = True
+    missing = False
+    for number, entry in enumerate(filled):
+        if entry.created is not None:
+            if missing:
+                created = entry.created
+        else:
+            missing = True
+            if created is not None and epoch is not None:
+                created = min(created, format_time(epoch))
+            filled[number] = msgspec.structs.replace(entry, created=created)
+    return filled
+
+
+def _dated(entry: History, made: float | None, epoch: int | None) -> History:
+    if entry.created is not None or made is None:
+        return entry
+    return msgspec.structs.replace(entry, created=format_time(made if epoch is None else min(made, epoch)))
+
+
+def _from_image(store: Store, snapshot: Snapshot) -> bool:
+    return store.snapshots.blob(snapshot.layer, ORIGINAL) is not None
+
+
+def _layer(
+    store: Store, chain: list[Snapshot], number: int, packing: Packing, check: Callable[[], None]
+) -> tuple[Digest, LayerBlob]:
+    """The packed layer of ``chain[number]``; packed now unless it was before. Returns diff id and blob."""
+    check()
+    snapshot = chain[number]
+    snapshots = store.snapshots
+    original = snapshots.blob(snapshot.layer, ORIGINAL)
+    if original is not None and not packing.force and store.blobs.has(original.digest):
+        return snapshot.diff_id or _diff_id(store, snapshot), original
+    known = snapshots.blob(snapshot.layer, packing.profile)
+    diff_id = _diff_id(store, snapshot)
+    if known is not None and diff_id and store.blobs.has(known.digest):
+        return diff_id, known
+    with store.once(f"pack {snapshot.layer} {packing.profile}", check):
+        known = snapshots.blob(snapshot.layer, packing.profile)
+        if known is not None and store.blobs.has(known.digest) and _diff_id(store, snapshot):
+            return _diff_id(store, snapshot), known
+        return _pack(store, chain, number, packing, original)
+
+
+def _pack(
+    store: Store, chain: list[Snapshot], number: int, packing: Packing, original: LayerBlob | None
+) -> tuple[Digest, LayerBlob]:
+    snapshot = chain[number]
+    with store.blobs.writer() as writer:
+        if original is not None and store.blobs.has(original.digest):
+            with store.blobs.verified(original.digest) as source:
+                packed = write_tar(
+                    _plain(Decompressed(source)), writer.file, packing.compression, packing.level, end=b""
+                )
+                source.finish()
+        else:
+            # A layer that was made over nothing (COPY --link) stays what it was, wherever it lies now.
+            beneath = (
+                [] if snapshot.layer != snapshot.id else [store.snapshots.diff(s) for s in reversed(chain[:number])]
+            )
+            with Tree((store.snapshots.diff(snapshot),)) as layer, Tree(beneath) as base:
+                packed = pack_layer(layer, base, writer.file, packing.compression, packing.level)
+        writer.commit(packed.digest)
+    blob = LayerBlob(packed.digest, packed.size, _MEDIA[packing.compression])
+    store.snapshots.record_blob(snapshot.layer, packing.profile, packed.diff_id, blob)
+    return packed.diff_id, blob
+
+
+def _plain(stream: Decompressed) -> Iterator[bytes]:
+    while chunk := stream.read(1 << 20):
+        yield chunk
+
+
+def _diff_id(store: Store, snapshot: Snapshot) -> Digest:
+    found = store.snapshots.get(snapshot.layer)
+    return found.diff_id if found is not None else ""

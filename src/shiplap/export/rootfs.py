@@ -1,0 +1,101 @@
+"""A root file system as a directory or a plain tar: ``--output type=local`` and ``type=tar``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from shiplap.errors import ExportError
+from shiplap.layers import header as tar
+from shiplap.layers.pack import tree_members
+from shiplap.trees.entry import Entry
+from shiplap.trees.tree import Directory, Tree
+
+
+def write_rootfs_tar(tree: Tree, out: BinaryIO, epoch: int | None, check: Callable[[], None]) -> None:
+    """Write the whole of ``tree`` as a tar; owners are kept, times are clamped to ``epoch`` (seconds)."""
+    for piece in tree_members(tree, epoch, check):
+        out.write(piece)
+    out.write(tar.END)
+
+
+def write_rootfs(tree: Tree, directory: Path, epoch: int | None, check: Callable[[], None]) -> None:
+    """Write ``tree`` into ``directory``, owned by the caller; what is there stays unless it has the same name.
+
+    Devices and FIFOs are left out (a plain user cannot make the former), as are sockets. A link that is already there
+    is replaced, never followed: ``directory`` may hold links of an earlier image.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ExportError(
+            f"cannot write to {directory}: {error.strerror}", code="cannot-write", hint="choose another dest="
+        ) from None
+    try:
+        _Writer(epoch, check).write(tree.root(), fd, "")
+    except OSError as error:
+        raise ExportError(f"cannot write to {directory}: {error}", code="cannot-write") from None
+    finally:
+        os.close(fd)
+
+
+class _Writer:
+    def __init__(self, epoch: int | None, check: Callable[[], None]) -> None:
+        self._latest = None if epoch is None else epoch * 1_000_000_000
+        self._check = check
+
+    def write(self, directory: Directory, fd: int, path: str) -> None:
+        self._check()
+        for entry in directory.entries():
+            if entry.is_dir:
+                self._directory(directory, entry, fd)
+            elif entry.is_file:
+                self._clear(fd, entry.name)
+                self._file(directory, entry, fd)
+            elif entry.is_link:
+                self._clear(fd, entry.name)
+                os.symlink(directory.read_link(entry), entry.name, dir_fd=fd)
+                self._time(fd, entry)
+
+    def _directory(self, directory: Directory, entry: Entry, fd: int) -> None:
+        try:
+            os.mkdir(entry.name, 0o700, dir_fd=fd)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(entry.name, dir_fd=fd, follow_symlinks=False).st_mode):
+                self._clear(fd, entry.name)
+                os.mkdir(entry.name, 0o700, dir_fd=fd)
+        child = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            below = directory.child(entry)
+            self.write(below, child, below.path)
+            below.close()
+            os.fchmod(child, entry.permissions)
+        finally:
+            os.close(child)
+        self._time(fd, entry)
+
+    def _file(self, directory: Directory, entry: Entry, fd: int) -> None:
+        with open(directory.open_file(entry), "rb") as source:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(entry.name, flags, 0o600, dir_fd=fd), "wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+                os.fchmod(target.fileno(), entry.permissions)
+        self._time(fd, entry)
+
+    def _time(self, fd: int, entry: Entry) -> None:
+        mtime = entry.mtime if self._latest is None else min(entry.mtime, self._latest)
+        os.utime(entry.name, ns=(mtime, mtime), dir_fd=fd, follow_symlinks=False)
+
+    @staticmethod
+    def _clear(fd: int, name: str) -> None:
+        try:
+            if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                raise ExportError(f"cannot replace the directory {name} with a file", code="cannot-write")
+            os.unlink(name, dir_fd=fd)
+        except FileNotFoundError:
+            return
