@@ -1,0 +1,115 @@
+"""What lowering takes and gives: options, images, plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from shiplap.dockerfile.checks import Remark
+from shiplap.graph.node import Node
+from shiplap.graph.operations import GitSource, HttpSource, LocalSource
+from shiplap.oci.config import ImageConfig
+from shiplap.oci.digest import Digest
+from shiplap.oci.platform import Platform, native_platform
+from shiplap.oci.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class NamedContext:
+    """What ``--build-context name=value`` puts in the place of a stage or an image.
+
+    kind: ``local`` (a directory; ``value`` is for messages, ``ignore`` the lines of its own ignore file), ``image``
+    (``value`` is a reference, or ``scratch``), ``git`` and ``http`` (``value`` is the URL).
+    """
+
+    kind: str
+    value: str
+    ignore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LowerOptions:
+    """A build request, as far as it bears on the graph. Values are resolved: nothing here is looked up anywhere."""
+
+    target: str = ""
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    target_platform: Platform = field(default_factory=native_platform)
+    build_platform: Platform = field(default_factory=native_platform)
+    explicit_platform: bool = False
+    """The platform was asked for: the result's config says so even if the base image says something else."""
+    multi_platform: bool = False
+    """Several platforms are built: step names begin with theirs."""
+    no_cache: bool = False
+    no_cache_filter: tuple[str, ...] = ()
+    network: str = "default"
+    """``default``, ``host`` or ``none``: for every RUN that does not say."""
+    extra_hosts: tuple[str, ...] = ()
+    """``name=address``."""
+    shm_size: int = 0
+    ulimits: tuple[str, ...] = ()
+    """``name=soft:hard``."""
+    hostname: str = ""
+    contexts: Mapping[str, NamedContext] = field(default_factory=dict)
+    """By name as given, or ``name::os/arch`` for one platform."""
+    context: LocalSource | GitSource | HttpSource | None = None
+    """The main build context; None is the local one, with ``ignore``."""
+    ignore: tuple[str, ...] = ()
+    every_stage: bool = False
+    """``DOCKER_BUILDKIT=0``: all stages up to the target are built, in order."""
+    cache_namespace: str = ""
+    epoch: int | None = None
+    """``SOURCE_DATE_EPOCH``, in seconds."""
+    allow: frozenset[str] = frozenset()
+    """Entitlements: ``network.host``, ``security.insecure``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedImage:
+    """An image by the digest of its manifest for one platform."""
+
+    reference: Reference
+    digest: Digest
+    config: ImageConfig
+
+
+class ImageResolver(Protocol):
+    """Knows images. Asked only for those that the target reaches."""
+
+    def resolve(self, reference: Reference, platform: Platform) -> ResolvedImage:
+        """The manifest of ``reference`` for ``platform``. Raises RegistryError or ImageError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What became of a stage. ``node`` is None if the stage is empty, or was not ``needed``."""
+
+    index: int
+    name: str
+    base: str
+    node: Node | None
+    needed: bool
+    platform: Platform
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A Dockerfile as a graph, and the config of the image to come.
+
+    ``config.history`` ends with this build's entries, whose times are to be filled in; those that make a layer stand
+    in the order of the layer-making nodes. ``config.rootfs`` holds the diff ids of ``base`` alone.
+    """
+
+    target: Node | None
+    """None: scratch without layers (or an image without any)."""
+    config: ImageConfig
+    base: ResolvedImage | None
+    """The image whose layers lie beneath."""
+    stages: tuple[StagePlan, ...]
+    also: tuple[Node, ...] = ()
+    """Nodes to build although the target does not need them (``every_stage``)."""
+    warnings: tuple[Remark, ...] = ()
+    epoch: int | None = None
+    """``SOURCE_DATE_EPOCH`` as the options or a global ARG give it."""
