@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from shiplap.dockerfile.lower import ResolvedImage
+from shiplap.dockerfile.options import ResolvedImage
 from shiplap.errors import ImageError, ShiplapError, StoreError
 from shiplap.events.facts import Sink
 from shiplap.graph.operations import ImageSource

@@ -10,12 +10,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-
 from shiplap.api.bases import BaseImages
 from shiplap.api.context import Context, open_build_context
 from shiplap.api.deliver import Delivered, deliver
 from shiplap.api.request import Output, Request, Result, Secret, StageResult
-from shiplap.dockerfile.lower import LowerOptions, NamedContext, Plan, base_images, lower
+from shiplap.dockerfile.lower import base_images, lower
+from shiplap.dockerfile.options import LowerOptions, NamedContext, Plan
 from shiplap.dockerfile.parse import parse
 from shiplap.errors import ShiplapError, UsageError
 from shiplap.events.facts import BuildFinished, Sink, Warned
@@ -104,7 +104,7 @@ class _Build:
         snapshot = self._solve(plan, store, images, context, options)
         solved = time.time()
         self._timings["solve"] = solved - began - self._timings["plan"]
-        delivered = deliver(request, plan, snapshot, store, self._settings, self._sink, options.epoch, self._check)
+        delivered = deliver(request, plan, snapshot, store, self._settings, self._sink, plan.epoch, self._check)
         self._timings["export"] = time.time() - solved
         return self._result(plan, delivered, began)
 
@@ -129,6 +129,7 @@ class _Build:
             labels=dict(request.labels),
             target_platform=parse_platform(wanted, native) if wanted else native,
             build_platform=native,
+            explicit_platform=bool(wanted),
             no_cache=request.no_cache,
             no_cache_filter=request.no_cache_filter,
             network=request.network,
@@ -139,6 +140,8 @@ class _Build:
             ignore=context.ignore,
             every_stage=every,
             epoch=_epoch(epoch) if epoch else self._settings.source_date_epoch,
+            cache_namespace=args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
+            hostname=args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
             allow=frozenset(request.allow) | ({"network.host"} if request.network == "host" else frozenset()),
         )
 
@@ -158,7 +161,7 @@ class _Build:
             ssh=request.ssh,
             proxies=tuple(f"{k}={v}" for k, v in self._proxies(options).items()),
             cancel=self._cancel,
-            epoch=options.epoch,
+            epoch=plan.epoch,
             single_id=single_id(),
         )
         targets = [node for node in (plan.target, *plan.also) if node is not None]
@@ -176,9 +179,10 @@ class _Build:
         return found
 
     def _warn(self, plan: Plan) -> None:
-        for warning in plan.warnings:
-            self._warnings.append(warning.message)
-            self._sink(warning if isinstance(warning, Warned) else Warned(warning.message))
+        for remark in plan.warnings:
+            self._warnings.append(f"{remark.rule}: {remark.message}")
+            place = remark.where
+            self._sink(Warned(remark.message, remark.rule, place.file or "", place.line or 0, remark.url))
 
     def _result(self, plan: Plan, delivered: Delivered, began: float) -> Result:
         assert self._driver is not None

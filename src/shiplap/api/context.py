@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shiplap.api.request import Request
-from shiplap.dockerfile.lower import NamedContext
+from shiplap.dockerfile.options import NamedContext
 from shiplap.errors import ContextError, ImageError, UsageError
 from shiplap.layers.compression import Decompressed
 from shiplap.layers.reader import TarReader

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import msgspec
 
 from shiplap.api.request import Output, Request
-from shiplap.dockerfile.lower import Plan
+from shiplap.dockerfile.options import Plan
 from shiplap.errors import ExportError, UsageError
 from shiplap.events.facts import Sink
 from shiplap.export.archive import layout_files, replacing, write_archive, write_layout

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from shiplap.api.context import open_build_context
 from shiplap.api.request import Request
-from shiplap.dockerfile.lower import LowerOptions, ResolvedImage, lower
+from shiplap.dockerfile.lower import lower
+from shiplap.dockerfile.options import LowerOptions, ResolvedImage
 from shiplap.dockerfile.parse import parse
 from shiplap.graph.draw import draw
 from shiplap.oci.config import empty_config

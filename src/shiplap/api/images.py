@@ -15,7 +15,7 @@ import msgspec
 
 from shiplap.errors import ImageError, ShiplapError, UsageError
 from shiplap.export.archive import archive_members, layout_files, replacing
-from shiplap.export.image import Assembled, Packing, platform_fields
+from shiplap.export.image import Assembled, platform_fields
 from shiplap.export.moments import format_time
 from shiplap.layers import header as tar
 from shiplap.layers.compression import Decompressed
@@ -325,7 +325,8 @@ def _rootfs_tar(source: str) -> Iterator[bytes]:
 
 def _changed(changes: Sequence[str]) -> ContainerConfig:
     """The config that ``changes`` make, by building them onto nothing."""
-    from shiplap.dockerfile.lower import LowerOptions, lower
+    from shiplap.dockerfile.lower import lower
+    from shiplap.dockerfile.options import LowerOptions
     from shiplap.dockerfile.parse import parse
 
     text = "FROM scratch\n" + "\n".join(changes)

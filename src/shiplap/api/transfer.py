@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -79,12 +79,15 @@ def _outgoing(store: Store, digest: Digest) -> OutgoingManifest:
 
 def _blobs(store: Store, manifest: Manifest) -> list[OutgoingBlob]:
     return [
-        OutgoingBlob(descriptor, lambda offset, digest=descriptor.digest: _open_at(store, digest, offset))
+        OutgoingBlob(descriptor, _opener(store, descriptor.digest))
         for descriptor in (manifest.config, *manifest.layers)
     ]
 
 
-def _open_at(store: Store, digest: Digest, offset: int) -> BinaryIO:
-    file = store.blobs.open(digest)
-    file.seek(offset)
-    return file
+def _opener(store: Store, digest: Digest) -> Callable[[int], BinaryIO]:
+    def open_at(offset: int) -> BinaryIO:
+        file = store.blobs.open(digest)
+        file.seek(offset)
+        return file
+
+    return open_at

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         print(f"ERROR: {error} [system]\n  try: check permissions and free space", file=sys.stderr)
         return 1
-    except Exception as error:  # noqa: BLE001  the last resort: a fault of ours, told without a traceback
+    except Exception as error:
         if os.environ.get("SHIPLAP_TRACEBACK"):
             raise
         print(

@@ -127,7 +127,7 @@ def write_layout(store: Store, files: Iterable[tuple[str, bytes | Digest]], dire
             out.write(data)
 
 
-class replacing:  # noqa: N801  used as a verb
+class replacing:
     """Writes a file aside and renames it over ``path`` if all went well."""
 
     def __init__(self, path: Path) -> None:

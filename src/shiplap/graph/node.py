@@ -38,7 +38,7 @@ class Node:
         hasher = hashlib.sha256(identity(operation))
         for node in inputs:
             hasher.update(b"\0" + node.digest.encode())
-        self.digest = "sha256:" + hasher.hexdigest()
+        self.digest: str = "sha256:" + hasher.hexdigest()
 
     def __repr__(self) -> str:
         return f"Node({self.about.name!r}, {self.digest[7:19]})"

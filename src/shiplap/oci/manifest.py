@@ -9,7 +9,7 @@ import msgspec
 from shiplap.errors import ImageError, Place
 from shiplap.oci import media_types
 from shiplap.oci.digest import Digest, parse_digest
-from shiplap.oci.platform import Platform, normalize
+from shiplap.oci.platform import Platform, fitting_platforms, normalize
 
 MANIFEST_LIMIT = 4 << 20
 """Largest manifest or index that is read, in bytes (the distribution specification suggests 4 MiB)."""
@@ -137,14 +137,19 @@ def _go_order(manifest: Manifest | Index) -> dict[str, Any]:
 
 
 def select_manifest(index: Index, wanted: Platform) -> Descriptor | None:
-    """The first entry for ``wanted``, one with the equal variant before others; attestations (unknown) never match."""
-    fitting = [
-        entry for entry in index.manifests if entry.platform is not None and entry.platform.parsed().satisfies(wanted)
-    ]
-    exact = [
-        entry for entry in fitting if entry.platform is not None and entry.platform.parsed().variant == wanted.variant
-    ]
-    return next(iter(exact or fitting), None)
+    """The entry that fits ``wanted`` best, the first of equals (as containerd chooses for BuildKit).
+
+    Attestations (platform unknown) never fit, nor entries that ask for features of the operating system.
+    """
+    order = fitting_platforms(wanted._replace(os_version=""))
+    best: tuple[int, Descriptor] | None = None
+    for entry in index.manifests:
+        if entry.platform is None or set(entry.platform.os_features) - {"win32k"}:
+            continue
+        platform = entry.platform.parsed()._replace(os_version="")
+        if platform in order and (best is None or order.index(platform) < best[0]):
+            best = (order.index(platform), entry)
+    return best[1] if best else None
 
 
 def offered_platforms(index: Index) -> list[str]:

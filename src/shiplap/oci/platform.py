@@ -16,13 +16,17 @@ _ARCHITECTURES = {
     "armel": ("arm", "v6"),
 }
 _OPERATING_SYSTEMS = {"macos": "darwin"}
+# What a single word may name (containerd/platforms, database.go).
 _KNOWN_OS = frozenset(
-    "aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris windows wasip1".split()
+    ("aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd")
+    + ("openbsd", "plan9", "solaris", "windows", "zos")
 )
 _KNOWN_ARCH = frozenset(
-    "386 amd64 amd64p32 arm armbe arm64 arm64be ppc64 ppc64le loong64 mips mipsle mips64 mips64le mips64p32 mips64p32le "
-    "ppc riscv riscv64 s390 s390x sparc sparc64 wasm".split()
+    ("386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64", "mips", "mipsle")
+    + ("mips64", "mips64le", "mips64p32", "mips64p32le", "ppc", "riscv", "riscv64", "s390", "s390x", "sparc")
+    + ("sparc64", "wasm")
 )
+_OS = re.compile(r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.-]*)\))?")
 _PART = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -38,10 +42,32 @@ class Platform(NamedTuple):
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
     def satisfies(self, wanted: Platform) -> bool:
-        """True if an image for this platform runs where ``wanted`` is asked for (exact match after normalising)."""
-        return (self.os, self.architecture) == (wanted.os, wanted.architecture) and (
-            self.variant == wanted.variant or (self.architecture == "amd64" and not self.variant)
-        )
+        """True if an image for this platform may be taken where ``wanted`` is asked for (``fitting_platforms``)."""
+        return self._replace(os_version="") in fitting_platforms(wanted)
+
+
+def fitting_platforms(wanted: Platform) -> tuple[Platform, ...]:
+    """The platforms whose images run on ``wanted``, the best first: lower variants, then the 32-bit architecture.
+
+    The order of containerd's ``platforms.Only``, which BuildKit chooses base images with.
+    """
+    os, architecture, variant = wanted.os, wanted.architecture, wanted.variant
+    numbers = re.fullmatch(r"v([1-9])(?:\.([0-9]))?", variant)
+    major, minor = (int(numbers.group(1)), int(numbers.group(2) or 0)) if numbers else (0, 0)
+    if architecture == "amd64":
+        lower = [f"v{number}" if number > 1 else "" for number in range(major - 1, 0, -1)]
+        return tuple(Platform(os, "amd64", each) for each in (variant, *lower)) + (Platform(os, "386"),)
+    if architecture == "arm":
+        lower = [f"v{number}" for number in range(major - 1, 4, -1)]
+        return tuple(Platform(os, "arm", each) for each in (variant, *lower))
+    if architecture == "arm64" and (not variant or (numbers and major in (8, 9))):
+        nines = [f"v9.{number}" if number else "v9" for number in range(minor, -1, -1)] if major == 9 else []
+        # Armv9.n holds Armv8.(n + 5), up to 8.9, the last one.
+        highest = min(minor + 5, 9) if major == 9 else minor
+        eights = [f"v8.{number}" if number else "" for number in range(highest, -1, -1)]
+        arms = fitting_platforms(Platform(os, "arm", "v8"))
+        return tuple(Platform(os, "arm64", each) for each in (*nines, *eights)) + arms
+    return (Platform(os, architecture, variant),)
 
 
 def normalize(os: str, architecture: str, variant: str = "", os_version: str = "") -> Platform:
@@ -53,6 +79,8 @@ def normalize(os: str, architecture: str, variant: str = "", os_version: str = "
         variant = variant if implied == "" else implied
     if architecture == "arm64" and variant in ("8", "v8", "v8.0"):
         variant = ""
+    elif architecture == "arm64" and variant in ("9", "9.0", "v9.0"):
+        variant = "v9"
     elif architecture == "arm" and variant in ("", "7"):
         variant = "v7"
     elif architecture == "arm" and variant in ("5", "6", "8"):
@@ -66,16 +94,14 @@ def parse_platform(text: str, native: Platform | None = None) -> Platform:
     """Read ``linux``, ``arm64``, ``linux/arm/v7``, ``windows(10.0)/amd64``; raises UsageError."""
     native = native or native_platform()
     parts = text.split("/")
-    os_version = ""
-    match = re.fullmatch(r"([A-Za-z0-9_.-]+)\(([A-Za-z0-9_.-]*)\)", parts[0])
-    if match:
-        parts[0], os_version = match.group(1), match.group(2)
-    if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
+    system = _OS.fullmatch(parts[0])
+    if system is None or len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts[1:]):
         raise UsageError(
-            f"failed to parse platform {text}: invalid platform",
+            f"failed to parse platform {text[:100]}: invalid platform",
             code="invalid-platform",
             hint="write os/architecture[/variant], for example linux/arm64",
         )
+    parts[0], os_version = system.group(1), system.group(2) or ""
     if len(parts) > 1:
         return normalize(parts[0], parts[1], "".join(parts[2:]), os_version)
     word = parts[0].lower()

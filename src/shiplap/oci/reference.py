@@ -14,6 +14,13 @@ _HOST_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _HOST = re.compile(rf"(?:{_HOST_LABEL}(?:\.{_HOST_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_IDENTIFIER = re.compile(r"[a-f0-9]{64}")
+
+LONGEST_PATH = 255
+"""Characters of a path, as distribution/reference counts them (without the host)."""
+
+LONGEST_REFERENCE = 1024
+"""Characters of a whole reference: a host, a path, a tag and a digest at their longest, with room to spare."""
 
 
 class Reference(NamedTuple):
@@ -50,23 +57,27 @@ def parse_reference(text: str, default_tag: str = "latest") -> Reference:
 
     Raises ImageError(code="invalid-reference").
     """
+    if len(text) > LONGEST_REFERENCE:
+        raise _invalid(text, "invalid reference format")
+    if _IDENTIFIER.fullmatch(text):
+        raise _invalid(text, f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
     rest, _, digest = text.partition("@")
     if "@" in text and not is_digest(digest):
         raise _invalid(text, "invalid reference format")
     host, slash, path = rest.partition("/")
     if not slash or not (any(mark in host for mark in ".:[") or host == "localhost" or host != host.lower()):
         host, path = DEFAULT_HOST, rest
-    elif host in ("index.docker.io", "registry-1.docker.io"):
+    elif host == "index.docker.io":
         host = DEFAULT_HOST
     path, colon, tag = path.partition(":")
     if host == DEFAULT_HOST and "/" not in path:
         path = "library/" + path
-    if not _PATH.fullmatch(path):
-        if path != path.lower() and _PATH.fullmatch(path.lower()):
-            raise _invalid(text, f"invalid reference format: repository name ({path}) must be lowercase")
+    if path != path.lower():
+        raise _invalid(text, f"invalid reference format: repository name ({path}) must be lowercase")
+    if not _PATH.fullmatch(path) or not _HOST.fullmatch(host) or (colon and not _TAG.fullmatch(tag)):
         raise _invalid(text, "invalid reference format")
-    if not _HOST.fullmatch(host) or (colon and not _TAG.fullmatch(tag)) or len(f"{host}/{path}") > 255:
-        raise _invalid(text, "invalid reference format")
+    if len(path) > LONGEST_PATH:
+        raise _invalid(text, f"repository name must not be more than {LONGEST_PATH} characters")
     return Reference(host, path, tag or ("" if digest else default_tag), digest)
 
 

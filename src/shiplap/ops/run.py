@@ -182,7 +182,7 @@ class _Mounts:
             raise not_found(source)
         with ChangeTree(str(directory), None) as target:
             copier = Copier(tree, target, CopyRule(owner=(0, 0), check=self._bench.check), time.time_ns())
-            copier.copy(source, found.path and f"/{found.path}" or "/")
+            copier.copy(source, (found.path and f"/{found.path}") or "/")
         return self._held.enter_context(Tree((str(directory),)))
 
     def _cache(self, mount: Mount) -> StepMount:

@@ -69,5 +69,15 @@ def main() -> None:
     serve(0)
 
 
+def attempt(words: list[str]) -> int:
+    """Try something out instead of serving; the exit status is an errno, or 0."""
+    _adopt_package()
+    from shiplap.sandbox import trial
+
+    return trial.overlay(words[1]) if words[0] == "overlay" else trial.userns()
+
+
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit(attempt(sys.argv[1:]))
     main()

@@ -166,16 +166,25 @@ def _remount(path: str, attributes: int) -> None:
 
 
 class Inside:
-    """The mounts below one root, made in order. ``scratch`` is a directory covered by a private tmpfs here."""
+    """The mounts below one root, made in order. ``scratch`` is a directory covered by a private tmpfs here.
 
-    def __init__(self, root: int, scratch: str, userns: bool, insecure: bool) -> None:
+    ``covered``: top directories that an OCI runtime will mount over, so that nothing can be mounted there now.
+    """
+
+    def __init__(self, root: int, scratch: str, userns: bool, insecure: bool, covered: Sequence[str] = ()) -> None:
         self.root = root
+        self._covered = covered
         self.userns = userns
         self.insecure = insecure
         linux.mount("tmpfs", scratch, "tmpfs", linux.MS_NOSUID | linux.MS_NOEXEC, "mode=700")
         self._scratch = open_directory(scratch)
         self._scratch_path = scratch
         self._files = 0
+        self._staging = False
+
+    def staging(self, on: bool) -> None:
+        """Whether targets are from now on relative to the scratch directory: mounts to be bound from there later."""
+        self._staging = on
 
     def kernel(self, network: bool, shm_size: int, gid_5: bool) -> None:
         """/proc, /dev and /sys with all that belongs in them. ``network``: whether this process made its own network
@@ -240,11 +249,14 @@ class Inside:
         return place
 
     def _target(self, target: str, make: str) -> Place:
-        place = reach(self.root, target, make)
+        place = reach(self._scratch if self._staging else self.root, target, make)
         if not place.names:
             raise Refused("mount-target", f'invalid mount target "{target}"')
         if place.names[0] == "proc":
             raise Refused("mount-target", f'"{target}" cannot be mounted because it is inside /proc')
+        if place.names[0] in self._covered:
+            hint = "use --isolation native, or a target without links"
+            raise Refused("mount-target", f'"{target}" leads by a link into /{place.names[0]}', hint)
         return place
 
     def _write(self, data: bytes, mode: int, owner: tuple[int, int]) -> int:

@@ -272,6 +272,7 @@ def _step_mounts(inside: mounts.Inside, request: Request, report: int) -> None:
     for index, mount in enumerate(request["mounts"]):
         target = mount["target"]
         kind = mount["kind"]
+        inside.staging(mount["staged"])
         if kind == "bind":
             place = inside.tree(target, mount["source"], mount["subpath"], mount["readonly"])
         elif kind == "overlay":
@@ -281,6 +282,8 @@ def _step_mounts(inside: mounts.Inside, request: Request, report: int) -> None:
             place = inside.tmpfs(target, mount["size"])
         else:
             place = inside.file(target, mount["data"], mount["mode"], (mount["uid"], mount["gid"]))
+        if mount["staged"]:
+            place.made.clear()  # in the scratch directory, which vanishes as a whole
         _tell([place], report)
 
 
@@ -396,9 +399,9 @@ def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int, report:
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("proc", "/proc", "proc", mounts.INERT)  # of this pid namespace: the runtime looks up its children there
     if runtime["hide"]:
-        linux.unmount(runtime["hide"], linux.MNT_DETACH)
+        linux.mount("tmpfs", runtime["hide"], "tmpfs", linux.MS_RDONLY)
     root = mounts.open_directory(request["upper"])
-    inside = mounts.Inside(root, request["work"], facts.userns, request["insecure"])
+    inside = mounts.Inside(root, request["work"], facts.userns, request["insecure"], covered=("dev", "sys"))
     _step_mounts(inside, request, report)
     os.chdir(runtime["bundle"])
     _take_stdio(stdout, stderr, report, (request["uid"], request["gid"]))

@@ -59,6 +59,7 @@ def _depth(mount: StepMount) -> int:
 def _mount(mount: StepMount) -> dict[str, Any]:
     return {
         "kind": mount.kind,
+        "staged": False,
         "target": mount.target,
         "source": mount.source,
         "lowers": list(mount.lowers),

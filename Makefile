@@ -1,0 +1,27 @@
+# Two commands do everything: `make demo` and `make test`. The rest is for those who work on shiplap.
+PYTHON ?= python3
+
+.PHONY: demo test check bench setup clean
+
+demo: ## install into .demo/venv, build examples/hello, run it
+	@sh tests/setup/venv.sh "$(PYTHON)" .demo/venv .
+	@.demo/venv/bin/python examples/demo.py
+
+setup: ## what tests and checks need, Debian packages included where we may install them
+	@sh tests/setup/packages.sh
+	@sh tests/setup/venv.sh "$(PYTHON)" .venv '-e .[dev]'
+
+test: setup ## all tests
+	@.venv/bin/python -m pytest -q -n 2 --dist loadgroup
+
+check: setup ## lint, types, import rules
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench: setup ## time shiplap beside the builders found here
+	@.venv/bin/python -m bench
+
+clean:
+	rm -rf .demo .venv .tests

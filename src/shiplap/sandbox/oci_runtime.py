@@ -1,0 +1,143 @@
+"""Runtime 'oci': runc or crun, over a root the helper has prepared, in a mount and a pid namespace of the helper's.
+
+The runtime itself is the first process of that pid namespace, so killing it takes the whole container with it, and what
+it mounts is never in the machine's own table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import shutil
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from shiplap.errors import SandboxError
+from shiplap.sandbox import linux
+from shiplap.sandbox.launch import Helper
+from shiplap.sandbox.oci_config import COVERED, config
+from shiplap.sandbox.spec import ExitStatus, Output, ProcessSpec
+from shiplap.sandbox.userns import current
+from shiplap.sandbox.wire import request
+
+_STEP_FAULT = ("exec: ", "exec /", "executable file")
+"""In the words of a runtime: it was the step's program that could not be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a runtime has to be called here. ``arguments`` come before ``run``; ``cgroups``: it can make one;
+    ``hide``: a mount of the machine it must not see."""
+
+    arguments: tuple[str, ...] = ()
+    cgroups: bool = True
+    hide: str = ""
+
+
+def ways(program: str, rootless: bool) -> tuple[Way, ...]:
+    """In what ways ``program`` may work here, best first; a probe run decides (detect.py).
+
+    crun 1.8 refuses a machine with both cgroup hierarchies, whatever its cgroup manager; it looks for the second at
+    /sys/fs/cgroup/unified, so it is run where that is not mounted.
+    """
+    if os.path.basename(program).startswith("crun"):
+        disabled = ("--cgroup-manager=disabled",)
+        hidden = Way(disabled, False, "/sys/fs/cgroup/unified") if os.path.ismount("/sys/fs/cgroup/unified") else None
+        plain = () if rootless else (Way(),)
+        return (*plain, Way(disabled, False), *((hidden,) if hidden else ()))
+    if rootless:
+        return (Way(("--rootless", "true"), False),)
+    return (Way(),)
+
+
+class OciRuntime:
+    """Runs steps with the OCI runtime ``program`` (an absolute path), called in this ``way``. Satisfies ``Runtime``.
+
+    ``state``: a directory of the caller's (mode 0700) for bundles and the runtime's state; none: one under the
+    system's temporary directory, removed by ``close``. Thread-safe.
+    """
+
+    name = "oci"
+
+    def __init__(self, program: str, way: Way = Way(), state: str = "") -> None:
+        self.program = program
+        self.way = way
+        self._helper = Helper()
+        self._own = "" if state else tempfile.mkdtemp(prefix="shiplap-oci-")
+        self._state = state or self._own
+
+    def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:
+        """See ``Runtime.run``."""
+        ids = current()
+        asked = request(spec, ids)
+        for index, mount in enumerate(asked["mounts"]):
+            target = posixpath.normpath("/" + mount["target"]).replace("//", "/")
+            if any(target == top or target.startswith(top + "/") for top in COVERED):
+                mount.update(staged=True, destination=target, target=f"/stage-{index}")
+        name = f"shiplap-{uuid.uuid4().hex}"
+        bundle = os.path.join(self._state, name)
+        os.mkdir(bundle, 0o700)
+        log, state = (os.path.join(bundle, part) for part in ("log", "state"))
+        call = [self.program, "--root", state, "--log", log, "--log-format", "json", *self.way.arguments]
+        asked["runtime"] = {"argv": [*call, "run", "--bundle", bundle, name], "bundle": bundle, "hide": self.way.hide}
+        ended = False
+        try:
+            document = config(
+                asked,
+                ids,
+                machine=os.uname().machine,
+                cgroups=self.way.cgroups,
+                unified=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+                held=linux.capabilities()[1],
+            )
+            Path(bundle, "config.json").write_text(json.dumps(document))
+            status = self._helper.step(asked, output, cancel)
+            ended = True
+            if status.code:
+                self._blame(log)
+            return status
+        finally:
+            if not ended and os.path.isdir(os.path.join(state, name)):
+                _delete([*call, "delete", "--force", name])
+            shutil.rmtree(bundle, ignore_errors=True)
+
+    def close(self) -> None:
+        """End the helper process and remove the runtime's own directory."""
+        self._helper.close()
+        if self._own:
+            shutil.rmtree(self._own, ignore_errors=True)
+
+    def _blame(self, log: str) -> None:
+        """Raise SandboxError if it was the runtime that failed rather than the step."""
+        for entry in _errors(log):
+            if not any(words in entry for words in _STEP_FAULT):
+                program = os.path.basename(self.program)
+                raise SandboxError(f"{program}: {entry}", code="oci-runtime", hint="try --isolation native")
+
+
+def _errors(log: str) -> list[str]:
+    try:
+        lines = Path(log).read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    found: list[str] = []
+    for line in lines[-20:]:
+        try:
+            entry: Any = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and entry.get("level") == "error":
+            found.append(str(entry.get("msg", "")))
+    return found
+
+
+def _delete(call: list[str]) -> None:
+    """Remove what a killed runtime left of its state and cgroup. Best effort: no process of it is alive."""
+    import subprocess
+
+    subprocess.run(call, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False, env={})
