@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,6 +14,9 @@ from shiplap.oci.platform import Platform, fitting_platforms, normalize
 
 MANIFEST_LIMIT = 4 << 20
 """Largest manifest or index that is read, in bytes (the distribution specification suggests 4 MiB)."""
+
+LARGEST_SIZE = (1 << 63) - 1
+"""Largest size of a blob, in bytes (int64 in the specification)."""
 
 DEPTH_LIMIT = 64
 """Deepest nesting of JSON from outside."""
@@ -99,7 +103,10 @@ def parse_manifest(raw: bytes, media_type: str = "", digest: Digest = "") -> Man
             where=where,
             hint="images of schema version 1 have to be pushed again with a current tool",
         )
-    if (kind in media_types.INDEXES) if kind in known else "manifests" in fields:
+    is_index = kind in media_types.INDEXES if kind in known else "manifests" in fields
+    if ("layers" in fields or "config" in fields) if is_index else "manifests" in fields:
+        raise ImageError(f"manifest is called {kind}, but holds something else", code="ambiguous-manifest", where=where)
+    if is_index:
         index = _convert(fields, Index, "index", where)
         for descriptor in index.manifests:
             parse_digest(descriptor.digest)
@@ -107,8 +114,10 @@ def parse_manifest(raw: bytes, media_type: str = "", digest: Digest = "") -> Man
     manifest = _convert(fields, Manifest, "manifest", where)
     for descriptor in (manifest.config, *manifest.layers):
         parse_digest(descriptor.digest)
-        if descriptor.size < 0:
-            raise ImageError(f"descriptor of {descriptor.digest} has no size", code="invalid-manifest", where=where)
+        if not 0 <= descriptor.size <= LARGEST_SIZE:
+            raise ImageError(
+                f"descriptor of {descriptor.digest} has no possible size", code="invalid-manifest", where=where
+            )
     return manifest
 
 
@@ -125,15 +134,20 @@ def _go_order(manifest: Manifest | Index) -> dict[str, Any]:
     if manifest.artifact_type:
         fields["artifactType"] = manifest.artifact_type
     if isinstance(manifest, Index):
-        fields["manifests"] = manifest.manifests or None
+        fields["manifests"] = [_go_descriptor(entry) for entry in manifest.manifests] or None
     else:
-        fields["config"] = manifest.config
-        fields["layers"] = manifest.layers or None
+        fields["config"] = _go_descriptor(manifest.config)
+        fields["layers"] = [_go_descriptor(layer) for layer in manifest.layers] or None
     if manifest.subject is not None:
-        fields["subject"] = manifest.subject
+        fields["subject"] = _go_descriptor(manifest.subject)
     if manifest.annotations:
         fields["annotations"] = dict(sorted(manifest.annotations.items()))
     return fields
+
+
+def _go_descriptor(descriptor: Descriptor) -> Descriptor:
+    # Go writes the keys of a map in order.
+    return msgspec.structs.replace(descriptor, annotations=dict(sorted(descriptor.annotations.items())))
 
 
 def select_manifest(index: Index, wanted: Platform) -> Descriptor | None:
@@ -187,11 +201,28 @@ def _convert(fields: Any, kind: type[T], what: str, where: Place | None) -> T:
 
 def encode_json(value: Any) -> bytes:
     """Encode as Go's ``encoding/json`` does: compact, and with ``< > &`` and the line separators escaped."""
-    raw = msgspec.json.encode(value)
+    try:
+        raw = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        # Text that was no UTF-8 (read with surrogateescape): Go writes the escape of U+FFFD for each such byte.
+        raw = msgspec.json.encode(_marked(msgspec.to_builtins(value))).replace(_MARK.encode(), b"\\ufffd")
     for plain, escaped in _GO_ESCAPES:
         if plain in raw:
             raw = raw.replace(plain, escaped)
     return raw
+
+
+_MARK = "\U0010fffe"  # a noncharacter, which no text holds
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", _MARK, value)
+    if isinstance(value, dict):
+        return {_marked(key): _marked(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_marked(item) for item in value]
+    return value
 
 
 # Inside JSON these bytes occur in strings only, so that a plain replacement is safe (Go: json.HTMLEscape).

@@ -18,13 +18,13 @@ _ARCHITECTURES = {
 _OPERATING_SYSTEMS = {"macos": "darwin"}
 # What a single word may name (containerd/platforms, database.go).
 _KNOWN_OS = frozenset(
-    ("aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd")
-    + ("openbsd", "plan9", "solaris", "windows", "zos")
+    {"aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd"}
+    | {"openbsd", "plan9", "solaris", "windows", "zos"}
 )
 _KNOWN_ARCH = frozenset(
-    ("386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64", "mips", "mipsle")
-    + ("mips64", "mips64le", "mips64p32", "mips64p32le", "ppc", "riscv", "riscv64", "s390", "s390x", "sparc")
-    + ("sparc64", "wasm")
+    {"386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64", "mips", "mipsle"}
+    | {"mips64", "mips64le", "mips64p32", "mips64p32le", "ppc", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64"}
+    | {"wasm"}
 )
 _OS = re.compile(r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.-]*)\))?")
 _PART = re.compile(r"[A-Za-z0-9_.-]+")
@@ -56,7 +56,7 @@ def fitting_platforms(wanted: Platform) -> tuple[Platform, ...]:
     major, minor = (int(numbers.group(1)), int(numbers.group(2) or 0)) if numbers else (0, 0)
     if architecture == "amd64":
         lower = [f"v{number}" if number > 1 else "" for number in range(major - 1, 0, -1)]
-        return tuple(Platform(os, "amd64", each) for each in (variant, *lower)) + (Platform(os, "386"),)
+        return (*(Platform(os, "amd64", each) for each in (variant, *lower)), Platform(os, "386"))
     if architecture == "arm":
         lower = [f"v{number}" for number in range(major - 1, 4, -1)]
         return tuple(Platform(os, "arm", each) for each in (variant, *lower))
@@ -113,7 +113,7 @@ def parse_platform(text: str, native: Platform | None = None) -> Platform:
     if architecture in _KNOWN_ARCH:
         return normalize(native.os, word)
     raise UsageError(
-        f"failed to parse platform {text}: unknown operating system or architecture",
+        f"failed to parse platform {text[:100]}: unknown operating system or architecture",
         code="invalid-platform",
         hint="write os/architecture[/variant], for example linux/arm64",
     )

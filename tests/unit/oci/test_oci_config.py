@@ -15,11 +15,14 @@ SHA = "sha256:" + "a" * 64
 
 WHOLE = (
     '{"architecture":"arm","author":"me","config":{"User":"1000:1000","ExposedPorts":{"443/tcp":{},"80/tcp":{}},'
-    '"Env":["PATH=/bin","A=\\u003cx\\u003e \\u0026 y\\u2028"],"Entrypoint":["/e"],"Cmd":["c","--","d"],"Volumes":{"/v":{}},'
+    '"Env":["PATH=/bin","A=\\u003cx\\u003e \\u0026 y\\u2028"],"Entrypoint":["/e"],"Cmd":["c"],'
+    '"Volumes":{"/v":{}},'
     '"WorkingDir":"/w","Labels":{"a":"1","b":"é\\u2029"},"StopSignal":"SIGINT","ArgsEscaped":true,'
-    '"Healthcheck":{"Test":["CMD","true"],"Interval":1000000000,"Timeout":2,"StartPeriod":3,"StartInterval":4,"Retries":5},'
+    '"Healthcheck":{"Test":["CMD","true"],"Interval":1000000000,"Timeout":2,'
+    '"StartPeriod":3,"StartInterval":4,"Retries":5},'
     '"OnBuild":["RUN true"],"Shell":["/bin/sh","-c"]},"created":"2024-05-06T07:08:09.123456789Z",'
-    '"history":[{"created":"2024-05-06T07:08:09Z","created_by":"RUN a \\u0026\\u0026 b","author":"x","comment":"buildkit.dockerfile.v0"},'
+    '"history":[{"created":"2024-05-06T07:08:09Z","created_by":"RUN a \\u0026\\u0026 b",'
+    '"author":"x","comment":"buildkit.dockerfile.v0"},'
     '{"created_by":"ENV x","empty_layer":true}],"os":"linux","os.features":["f"],"os.version":"1.2",'
     f'"rootfs":{{"type":"layers","diff_ids":["{SHA}"]}},"variant":"v7"}}'
 )
@@ -49,7 +52,7 @@ def test_what_is_missing_or_null_is_empty(fields: dict[str, Any]) -> None:
     config = parse_config(json.dumps(fields).encode())
     assert config.diff_ids == () and config.config.env is None and config.config.volumes is None
     assert not config.history
-    assert parse_config(encode_config(config)) == config
+    assert encode_config(parse_config(encode_config(config))) == encode_config(config)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,12 @@ def test_env_items_without_a_value_are_data() -> None:
     config = parse_config(b'{"config": {"Env": ["HOME", "AWS_SECRET_ACCESS_KEY"]}}')
     assert config.config.env == ("HOME", "AWS_SECRET_ACCESS_KEY")
     assert json.loads(encode_config(config))["config"]["Env"] == ["HOME", "AWS_SECRET_ACCESS_KEY"]
+
+
+def test_text_that_is_no_utf8_is_written_as_go_writes_it() -> None:
+    raw = encode_config(ImageConfig(config=ContainerConfig(labels={"a": b"\xff<".decode("utf-8", "surrogateescape")})))
+    assert b'"Labels":{"a":"\\ufffd\\u003c"}' in raw
+    assert parse_config(raw).config.labels == {"a": "\ufffd<"}
 
 
 def test_scratch() -> None:

@@ -175,4 +175,7 @@ def test_json_as_go_writes_it() -> None:
         b'{"a":"\\u003cb\\u003e \\u0026 \\u2028\\u2029 \xc3\xa9 \\" \\\\ \\n"}'
     )
     assert encode_json("\t\r\x00\x1f\x7f/") == b'"\\t\\r\\u0000\\u001f\x7f/"'
+    assert encode_json({"a": "x\udcff\udc80 \ufffd", "b": ("\udc80",), "\udcff": 1}) == (
+        b'{"a":"x\\ufffd\\ufffd \xef\xbf\xbd","b":["\\ufffd"],"\\ufffd":1}'
+    )
     assert encode_json("\b\f") == b'"\\b\\f"'

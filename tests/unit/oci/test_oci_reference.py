@@ -129,9 +129,7 @@ def test_target_and_default_tag() -> None:
     assert Reference("h.io", "a/b").name == "h.io/a/b"
 
 
-@pytest.mark.parametrize(
-    "junk", ["a-" * 500, "a.b" * 340, "-" * 1000, "a" * 1000 + "!", "x." * 400 + "/a", "[" + ":" * 900 + "]/a"]
-)
+@pytest.mark.parametrize("junk", ["a-" * 500, "a.b" * 340, "-" * 1000, "a" * 1000 + "!", "x." * 400 + "/a"])
 def test_junk_ends_soon(junk: str) -> None:
     began = time.monotonic()
     with pytest.raises(ImageError):
