@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import msgspec
 
-from shiplap import __version__
 from shiplap.errors import ImageError, Place, RegistryError
 from shiplap.events.facts import Sink
 from shiplap.oci import media_types
@@ -48,7 +47,7 @@ class Registry:
         self._cancel = threading.Event()
         redactor = Redactor()
         patience = Patience(timing, self._cancel)
-        self._connections = Connections(network, timing, f"shiplap/{__version__}")
+        self._connections = Connections(network, timing)
         authority = Authority(network, self._connections, patience, redactor)
         self._sites = Sites(network, self._connections)
         self._transport = Transport(self._connections, authority, patience, redactor)

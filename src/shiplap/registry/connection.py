@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -160,10 +161,11 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
 class Connections:
     """All pools of one client. Thread-safe."""
 
-    def __init__(self, network: Network, timing: Timing, user_agent: str) -> None:
+    def __init__(self, network: Network, timing: Timing) -> None:
         self._network = network
         self._timing = timing
-        self._user_agent = user_agent
+        # The root package names every room (lazily); imported plainly, it would count as an import of all of them.
+        self._user_agent = f"shiplap/{sys.modules['shiplap'].__version__}"
         self._pools: dict[Any, Any] = {}
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
         self._reach: dict[Origin, Reach] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-from shiplap import __version__
 from shiplap.errors import RegistryError
 from shiplap.registry.authority import Authority
 from shiplap.registry.connection import Connections, Timing
@@ -22,7 +21,7 @@ def check_login(network: Network, host: str, username: str, password: str, *, ti
     redactor = Redactor()
     redactor.hide(password)
     patience = Patience(timing, threading.Event())
-    connections = Connections(asking, timing, f"shiplap/{__version__}")
+    connections = Connections(asking, timing)
     try:
         site = Sites(asking, connections).host(host)
         transport = Transport(connections, Authority(asking, connections, patience, redactor), patience, redactor)
