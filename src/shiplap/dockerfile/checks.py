@@ -7,14 +7,14 @@ Which are made is set by ``# check=``, by the build argument ``BUILDKIT_DOCKERFI
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from shiplap.dockerfile.directives import Directives
 from shiplap.dockerfile.fault import Fault, Source
 from shiplap.dockerfile.gotext import parse_bool, quote
-from shiplap.dockerfile.instructions import Stage
+from shiplap.dockerfile.instructions import Arg, Dockerfile, Stage
 from shiplap.errors import Place
 
 RULES: Mapping[str, str] = {
@@ -166,10 +166,15 @@ class Checks:
         return tuple(sorted(self.remarks, key=lambda remark: remark.where.line or 0))
 
 
-def check_text(checks: Checks, stages: Sequence[Stage], blanks: Iterable[int]) -> None:
+def check_text(checks: Checks, dockerfile: Dockerfile) -> None:
     """The rules that need nothing but the text: names, casing, deprecated instructions."""
-    for line in blanks:
+    for line in dockerfile.empty_continuations:
         checks.add("NoEmptyContinuation", "Empty continuation line", line, line)
+    stages = dockerfile.stages
+    for arg in (*dockerfile.args, *(word for stage in stages for word in stage.commands)):
+        if isinstance(arg, Arg):
+            declared = [item.name for item in arg.items]
+            check_description(checks, "ARG", declared, arg.line, arg.end_line, arg.comments)
     words = [word for stage in stages for word in (stage.origin, *stage.commands)]
     lower = sum(word.keyword == word.keyword.lower() for word in words)
     upper = sum(word.keyword == word.keyword.upper() for word in words)

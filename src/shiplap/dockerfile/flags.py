@@ -23,9 +23,10 @@ class Flags:
             key = name[2:]
             kind = known.get(key)
             if kind is None:
-                match = nearest(key, known)
+                names = sorted(known)
+                match = nearest(key, names)
                 raise Fault(
-                    f"unknown flag: {name}{did_you_mean(key, known)}",
+                    f"unknown flag: {name}{did_you_mean(key, names)}",
                     code="unknown-flag",
                     hint=f"--{match}" if match else (None if known else "this instruction has no flags"),
                     at=name,

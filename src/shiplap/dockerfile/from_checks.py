@@ -46,7 +46,7 @@ def check_platform(
     known = {item.name for arg in dockerfile.args for item in arg.items} | values.keys()
     where = (origin.line, origin.end_line, origin.comments)
     for name in sorted(unmatched - known):
-        text = f"FROM argument '{name}' is not declared{did_you_mean(name, known)}"
+        text = f"FROM argument '{name}' is not declared{did_you_mean(name, sorted(known))}"
         checks.add("UndefinedArgInFrom", text, *where, f"${name}")
     if platform is None:
         return

@@ -113,7 +113,7 @@ class Grounds:
             return Ground(None, nothing, platform)
         resolved = self._resolve(stage_reference(value), platform, place, value)
         made = resolved.config.platform if resolved.config.os and resolved.config.architecture else platform
-        return self._ground(resolved, made, place, f"[context {name}] {_full(resolved.reference, resolved)}")
+        return self._ground(resolved, made, place, f"[context {name}] {value}")
 
     def _ground(self, resolved: ResolvedImage, platform: Platform, place: Place, title: str) -> Ground:
         node = None

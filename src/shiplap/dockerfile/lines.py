@@ -47,7 +47,7 @@ class Lines:
                 where=Source(name, []).place(1),
             )
         self._name = name
-        self._too_long = False
+        self._too_long = ""
         self.source = Source(name, self._physical(data))
         self.directives = Directives()
 
@@ -60,11 +60,11 @@ class Lines:
         lines: list[str] = []
         for line in raw:
             if len(line) > LINE_LIMIT:
-                self._too_long = True
+                self._too_long = line[:200].decode("utf-8", "replace")
                 return lines
             lines.append(line.decode("utf-8", "surrogateescape") + "\n")
         if len(last) > LINE_LIMIT:
-            self._too_long = True
+            self._too_long = last[:200].decode("utf-8", "replace")
         elif last:
             lines.append(last.decode("utf-8", "surrogateescape"))
         return lines
@@ -76,13 +76,14 @@ class Lines:
         """What is to be said when all lines were read: a line that was too long ends a Dockerfile for the reader."""
         if not self._too_long:
             return None
-        number = len(self.source.lines) + 1
+        lines = self.source.lines
+        number = len(lines) + 1
         fault = Fault(
             f"dockerfile line greater than max allowed size of {LINE_LIMIT}",
             code="line-too-long",
             hint="put the text into a file of the context, or into a heredoc",
         )
-        return self.source.error(fault, number)
+        return Source(self._name, [*lines, self._too_long]).error(fault, number)
 
     def read(self, takes_heredocs: Callable[[str], bool]) -> Iterator[Logical]:
         """The logical lines in order. ``takes_heredocs`` is asked of a line that holds ``<<``."""

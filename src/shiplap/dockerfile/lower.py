@@ -9,6 +9,7 @@ import msgspec
 
 from shiplap.dockerfile import instructions as kinds
 from shiplap.dockerfile import lower_config, lower_copy, lower_run
+from shiplap.dockerfile.checks import CheckConfig, Checks, Remark
 from shiplap.dockerfile.fault import Fault
 from shiplap.dockerfile.grounds import SCRATCH, Grounds, as_root
 from shiplap.dockerfile.instructions import Add, Copy, Dockerfile, Instruction, Onbuild, Run, Workdir
@@ -18,7 +19,7 @@ from shiplap.dockerfile.parse import parse_trigger
 from shiplap.dockerfile.stages import Command, Entry, StageTable
 from shiplap.dockerfile.state import Ground, StageState
 from shiplap.dockerfile.survey import Survey
-from shiplap.errors import DockerfileError
+from shiplap.errors import DockerfileError, ShiplapError
 from shiplap.graph.node import About, Node
 from shiplap.graph.operations import LocalSource
 from shiplap.oci.config import DEFAULT_PATH
@@ -56,6 +57,21 @@ def base_images(dockerfile: Dockerfile, options: LowerOptions) -> list[tuple[Ref
     more): for fetching them side by side. Raises what ``lower`` would raise before it asks for the first.
     """
     return Survey(dockerfile, options).base_images()
+
+
+def check(
+    dockerfile: Dockerfile, options: LowerOptions, images: ImageResolver
+) -> tuple[tuple[Remark, ...], ShiplapError | None]:
+    """The remarks on all stages (or on those that ``options.target`` needs), and the error that ended the search, if one
+    did. ``error=true`` of a check directive is no error here.
+    """
+    checks = Checks(dockerfile.source, CheckConfig())
+    try:
+        survey = Survey(dockerfile, options, all_stages=not options.target, checks=checks)
+        _Lowering(survey, images).run()
+    except ShiplapError as error:
+        return checks.result(), error
+    return checks.result(), None
 
 
 class _Lowering:
@@ -142,7 +158,9 @@ class _Lowering:
             return
         named = entry.base_name != SCRATCH and entry.base is None
         state.steps = named + sum(
-            isinstance(command.instruction, Add | Copy | Run | Workdir) for command in entry.commands
+            # BuildKit counts every trigger, also those that make no step.
+            command.trigger or isinstance(command.instruction, Add | Copy | Run | Workdir)
+            for command in entry.commands
         )
         self._begin(state)
         if named and state.node is not None and state.node.about.name.startswith("FROM "):

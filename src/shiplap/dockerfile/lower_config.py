@@ -55,8 +55,6 @@ def lower_label(state: StageState, label: instructions.Label) -> None:
 def lower_arg(state: StageState, arg: instructions.Arg) -> None:
     scene = state.scene
     words = []
-    names = [item.name for item in arg.items]
-    checks.check_description(scene.checks, "ARG", names, arg.line, arg.end_line, arg.comments)
     for item in arg.items:
         _remark_secret(state, arg, "ARG", item.name)
         value = scene.options.build_args.get(item.name)

@@ -32,7 +32,7 @@ def read_instruction(statement: Statement) -> Instruction:
     """The instruction that ``statement`` is. Raises Fault."""
     read = _READERS.get(statement.kind)
     if read is None:
-        options = [keyword.upper() for keyword in KEYWORDS]
+        options = [keyword.upper() for keyword in sorted(KEYWORDS)]
         suggestion = did_you_mean(statement.keyword, options, case_sensitive=False)
         match = nearest(statement.keyword, options, case_sensitive=False)
         raise Fault(

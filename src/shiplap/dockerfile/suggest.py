@@ -10,11 +10,11 @@ _NEAR = 3
 def nearest(word: str, options: Iterable[str], *, case_sensitive: bool = True) -> str:
     """The option nearest to ``word``, in its case unless ``case_sensitive``; "" if none is near or one is equal.
 
-    Of several that are equally near the first in alphabetical order is taken.
+    Of several that are equally near the first is taken; pass a sorted list where the order means nothing.
     """
     asked = word if case_sensitive else word.lower()
     best, distance = "", _NEAR
-    for option in sorted(options):
+    for option in options:
         candidate = option if case_sensitive else option.lower()
         if candidate == asked:
             return ""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
+import msgspec
+
 from shiplap.dockerfile import instructions as kinds
-from shiplap.dockerfile.checks import Checks, check_text, parse_check
+from shiplap.dockerfile.checks import CheckConfig, Checks, check_text, parse_check
 from shiplap.dockerfile.draft import Budget
 from shiplap.dockerfile.fault import Fault, Source
 from shiplap.dockerfile.from_checks import check_from_args, check_platform
 from shiplap.dockerfile.globals import global_args, platform_args, read_epoch
+from shiplap.dockerfile.gotext import quote
 from shiplap.dockerfile.grounds import SCRATCH, find_context, stage_reference
 from shiplap.dockerfile.instructions import Dockerfile, Instruction, Stage
 from shiplap.dockerfile.options import LowerOptions
@@ -23,6 +27,20 @@ from shiplap.graph.operations import LocalSource
 from shiplap.oci.platform import Platform, parse_platform
 from shiplap.oci.reference import Reference
 from shiplap.trees.patterns import PatternSet
+
+
+def _why_no_platform(value: str) -> str:
+    """In the words of containerd's platforms.Parse."""
+    parts = value.split("/")
+    if len(parts) > 3:
+        return f"{quote(value)}: cannot parse platform specifier"
+    for part in parts:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", part):
+            return (
+                f"{quote(part)} is an invalid component of {quote(value)}: platform specifier component must match"
+                ' "^[A-Za-z0-9_.-]+$"'
+            )
+    return f"{quote(value)}: unknown operating system or architecture"
 
 
 class Located:
@@ -45,14 +63,18 @@ class Located:
 class Survey:
     """A Dockerfile with the request applied: stages, their bases and sources, the target. Raises DockerfileError."""
 
-    def __init__(self, dockerfile: Dockerfile, options: LowerOptions) -> None:
+    def __init__(
+        self, dockerfile: Dockerfile, options: LowerOptions, *, all_stages: bool = False, checks: Checks | None = None
+    ) -> None:
+        self._all_stages = all_stages
         self.dockerfile = dockerfile
         self.options = options
         self.source = dockerfile.source
         self.lexer = Lexer(dockerfile.escape)
         self.given = options.build_args
-        self.checks = self._make_checks()
-        check_text(self.checks, dockerfile.stages, dockerfile.empty_continuations)
+        self.checks = checks or Checks(self.source, CheckConfig())
+        self.checks.config = self._check_config(quiet=checks is not None)
+        check_text(self.checks, dockerfile)
         last = dockerfile.stages[-1].name
         automatic = platform_args(options.build_platform, options.target_platform, options.target or last, self.given)
         check_from_args(self.checks, dockerfile, automatic, self.lexer)
@@ -69,13 +91,14 @@ class Survey:
         if len(self.table.entries) == 1 and not self._names_images():
             self.table.entries[0].label = ""
 
-    def _make_checks(self) -> Checks:
+    def _check_config(self, quiet: bool) -> CheckConfig:
         text = self.given.get("BUILDKIT_DOCKERFILE_CHECK", self.dockerfile.check or "")
         try:
-            return Checks(self.source, parse_check(text))
+            config = parse_check(text)
         except Fault as fault:
             fault.message = f"failed to parse check options: {fault.message}"
             raise self.source.error(fault, 1) from None
+        return msgspec.structs.replace(config, error=False) if quiet else config
 
     def _make_scene(self) -> Scene:
         options = self.options
@@ -152,9 +175,11 @@ class Survey:
         try:
             return parse_platform(value, self.options.build_platform)
         except UsageError as error:
-            reason = error.message.partition(": ")[2]
             raise Fault(
-                f"failed to parse platform {text}: {reason}{meant}", code=error.code, hint=error.hint, at=text
+                f"failed to parse platform {text}: {_why_no_platform(value)}: invalid argument{meant}",
+                code=error.code,
+                hint=error.hint,
+                at=text,
             ) from None
 
     def _connect(self) -> None:
@@ -193,6 +218,9 @@ class Survey:
         )
 
     def wanted(self) -> list[Entry]:
+        """The stages that have to be lowered, whatever they need aside."""
+        if self._all_stages:
+            return self.table.entries
         if not self.options.every_stage:
             return [self.target]
         return self.table.entries[: self.target.index + 1]
@@ -224,6 +252,7 @@ class Survey:
         return list(found)
 
     def reached(self) -> list[Entry]:
+        """The stages wanted and what they need, in order."""
         indexes = reachable(self.wanted())
         return [entry for entry in self.table.entries if entry.index in indexes]
 
