@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
 from shiplap.errors import ImageError
 from shiplap.layers.compression import Decompressed
 from shiplap.layers.unpack import unpack
@@ -29,7 +30,7 @@ class Member(NamedTuple):
     link: str = ""
     data: bytes = b""
     mode: int = 0o644
-    pax: dict[str, str] = {}  # noqa: RUF012
+    pax: dict[str, str] = {}
 
 
 def file(name: str, data: bytes = b"evil", mode: int = 0o777) -> Member:

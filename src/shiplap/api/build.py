@@ -164,7 +164,7 @@ class _Build:
             epoch=plan.epoch,
             single_id=single_id(),
         )
-        targets = [node for node in (plan.target, *plan.also) if node is not None]
+        targets = [node for node in (*plan.also, plan.target) if node is not None]
         parallel = request.parallel or max(4, 2 * (os.cpu_count() or 1))
         self._driver = Driver(targets, bench, 1 if options.every_stage else parallel)
         self._driver.solve()

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from shiplap.api.context import open_build_context
 from shiplap.api.request import Request
 from shiplap.dockerfile.lower import lower
 from shiplap.dockerfile.options import LowerOptions, ResolvedImage
 from shiplap.dockerfile.parse import parse
 from shiplap.graph.draw import draw
-from shiplap.oci.config import empty_config
+from shiplap.oci.config import RootFS, empty_config
 from shiplap.oci.digest import digest_of
 from shiplap.oci.platform import Platform, native_platform, parse_platform
 from shiplap.oci.reference import Reference
@@ -19,8 +21,12 @@ from shiplap.settings import Settings
 
 
 class _Unasked:
+    """Takes every image for one layer over an empty config: enough for a picture."""
+
     def resolve(self, reference: Reference, platform: Platform) -> ResolvedImage:
-        return ResolvedImage(reference, reference.digest or digest_of(str(reference).encode()), empty_config(platform))
+        digest = reference.digest or digest_of(str(reference).encode())
+        config = msgspec.structs.replace(empty_config(platform), rootfs=RootFS(diff_ids=(digest,)))
+        return ResolvedImage(reference, digest, config)
 
 
 def draw_dockerfile(

@@ -17,6 +17,8 @@ from shiplap.errors import ImageError, ShiplapError, UsageError
 from shiplap.export.archive import archive_members, layout_files, replacing
 from shiplap.export.image import Assembled, platform_fields
 from shiplap.export.moments import format_time
+from shiplap.graph.node import walk
+from shiplap.graph.operations import FileChange, MakeDirectory
 from shiplap.layers import header as tar
 from shiplap.layers.compression import Decompressed
 from shiplap.layers.pack import write_tar
@@ -334,7 +336,9 @@ def _changed(changes: Sequence[str]) -> ContainerConfig:
     plan = lower(
         parse(text.encode(), "--change"), LowerOptions(target_platform=native, build_platform=native), _NoImages()
     )
-    if plan.target is not None:
+    # WORKDIR makes a directory too; the root file system is taken to have it, as docker import does.
+    made = [node.operation for node in walk([plan.target])] if plan.target is not None else []
+    if not all(isinstance(one, FileChange) and all(isinstance(a, MakeDirectory) for a in one.actions) for one in made):
         raise UsageError("--change takes only instructions that change the config", code="invalid-change")
     return plan.config.config
 

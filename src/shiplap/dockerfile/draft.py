@@ -38,6 +38,9 @@ class Draft:
     """An image config that instructions change. ``copy`` gives a stage that builds on this one its own."""
 
     __slots__ = (
+        "_beneath",
+        "_entries",
+        "_from_image",
         "architecture",
         "args_escaped",
         "author",
@@ -46,8 +49,6 @@ class Draft:
         "entrypoint",
         "env",
         "healthcheck",
-        "history",
-        "inherited",
         "labels",
         "on_build",
         "os",
@@ -72,9 +73,9 @@ class Draft:
         self.os_features = config.os_features
         self.variant = config.variant
         self.author = config.author
-        self.history: list[History] = list(config.history or ())
-        self.inherited = len(self.history)
-        """How many entries of the history are not this build's."""
+        self._beneath: Draft | None = None
+        self._from_image = config.history or ()
+        self._entries: list[History] = []
         self.rootfs = config.rootfs
         self.user = inner.user
         self.ports: dict[str, dict[str, Any]] = dict(inner.exposed_ports or {})
@@ -93,7 +94,9 @@ class Draft:
     def copy(self) -> Draft:
         """One to build on: the triggers of ONBUILD are not inherited."""
         other = copy.copy(self)
-        other.history = list(self.history)
+        # A chain of ten thousand stages must not hold ten thousand copies of its history.
+        other._beneath = self
+        other._entries = []
         other.env = list(self.env)
         other.ports = dict(self.ports)
         other.volumes = dict(self.volumes)
@@ -113,13 +116,21 @@ class Draft:
     def record(self, created_by: str, *, layer: bool = False) -> None:
         """Add an entry to the history."""
         self.budget.spend(len(created_by))
-        self.history.append(History(created_by=valid(created_by), comment=HISTORY_COMMENT, empty_layer=not layer))
+        self._entries.append(History(created_by=valid(created_by), comment=HISTORY_COMMENT, empty_layer=not layer))
+
+    def _own_history(self) -> list[History]:
+        parts: list[list[History]] = []
+        draft: Draft | None = self
+        while draft is not None:
+            parts.append(draft._entries)
+            draft = draft._beneath
+        return [entry for part in reversed(parts) for entry in part]
 
     def fill(self, layers: int, created_by: str) -> None:
         """Add entries for layers of this build that no instruction made (a named context beneath), as BuildKit does."""
-        made = sum(not entry.empty_layer for entry in self.history[self.inherited :])
+        made = sum(not entry.empty_layer for entry in self._own_history())
         for _ in range(layers - made):
-            self.history.append(History(created_by=created_by, comment=FILLER_COMMENT))
+            self._entries.append(History(created_by=created_by, comment=FILLER_COMMENT))
 
     def take_platform(self, platform: Platform) -> None:
         """Say what was asked for, whatever the base image said."""
@@ -151,7 +162,7 @@ class Draft:
                 on_build=_texts(self.on_build),
                 shell=_texts(self.shell),
             ),
-            history=tuple(self.history) or None,
+            history=(*self._from_image, *self._own_history()) or None,
             os=normal.os if normal else self.os,
             os_version=self.os_version,
             os_features=self.os_features,

@@ -10,7 +10,7 @@ from shiplap.dockerfile.gotext import quote
 from shiplap.dockerfile.heredoc import is_heredoc
 from shiplap.dockerfile.lower_config import upper_keyword, with_shell
 from shiplap.dockerfile.mounts import MountFlag, parse_mount
-from shiplap.dockerfile.paths import join
+from shiplap.dockerfile.paths import join, without_nul
 from shiplap.dockerfile.state import Ground, StageState
 from shiplap.dockerfile.words import Lexer
 from shiplap.graph.node import Node
@@ -38,7 +38,9 @@ def lower_run(state: StageState, run: instructions.Run, source_of: MountSource) 
     options = state.scene.options
     network = options.network if run.network == "default" else run.network
     _check_allowed(state, network, run.security)
-    pairs = tuple(f"{name}={value}" for name, value in env.items())
+    pairs = tuple(without_nul(f"{name}={value}", f"variable {name}") for name, value in env.items())
+    for argument in args:
+        without_nul(argument, "RUN")
     state.scene.budget.spend(sum(map(len, pairs)))
     operation = Run(
         args=args,
@@ -139,6 +141,7 @@ class _Mounts:
         return self._numbers[node.digest]
 
     def _target(self, path: str) -> str:
+        without_nul(path, "mount target")
         target = clean(path) if path.startswith("/") else join("/", self._state.cwd, path)
         if target == "/":
             raise Fault(f"invalid mount target {quote(target)}", code="invalid-mount", hint="add target=/path")
@@ -148,13 +151,13 @@ class _Mounts:
         return Mount(
             "bind",
             self._target(flag.target),
-            source=join("/", flag.source),
+            source=join("/", without_nul(flag.source, "mount source")),
             input=self._input(number, flag),
             readonly=flag.readonly is not False,
         )
 
     def _cache(self, number: int, flag: MountFlag) -> Mount:
-        source = join("/", flag.source)
+        source = join("/", without_nul(flag.source, "mount source"))
         given = flag.mode is not None or flag.uid is not None or flag.gid is not None
         seed = self._input(number, flag)
         own = given and source == "/"

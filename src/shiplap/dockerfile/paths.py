@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from shiplap.dockerfile.fault import Fault
 from shiplap.trees.patterns import clean
+
+
+def without_nul(text: str, what: str) -> str:
+    """``text``, if no path or argument would end early at a NUL byte. Raises Fault."""
+    if "\0" in text:
+        raise Fault(f"{what} holds a NUL byte", code="nul-byte", hint="take it out, or keep it in a file")
+    return text
 
 
 def join(*parts: str) -> str:
@@ -17,6 +25,7 @@ def normalize(parent: str, path: str, *, keep_slash: bool) -> str:
     ``keep_slash``: a trailing ``/`` or ``/.`` survives, for it says "directory" (BuildKit util/system, NormalizePath).
     """
     base = parent or "/"
+    without_nul(path, "path")
     if not base.startswith("/"):
         base = join("/", base)
     result = path or base

@@ -31,13 +31,15 @@ def label(node: Node) -> str:
     """One line that says what a node does."""
     operation = node.operation
     if isinstance(operation, ImageSource):
-        return f"image {operation.reference}"
+        return f"image {operation.reference.partition('@')[0]}"
     if isinstance(operation, LocalSource):
         return f"local {operation.name}"
     if isinstance(operation, HttpSource | GitSource):
         return f"{'http' if isinstance(operation, HttpSource) else 'git'} {operation.url}"
-    text = node.about.instruction or node.about.name
-    return text.replace("\n", " ") if len(text) <= 72 else text.replace("\n", " ")[:71] + "…"
+    # The name without its counter, "[build 2/5] ": that is for progress.
+    text = node.about.name.replace("\n", " ")
+    text = text.partition("] ")[2] if text.startswith("[") and "] " in text else text
+    return text if len(text) <= 72 else text[:71] + "…"
 
 
 def _stages(nodes: Sequence[Node]) -> dict[str, list[Node]]:

@@ -7,6 +7,8 @@ for a root file system: empty (scratch).
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 
 NO_INPUT = -1
@@ -152,4 +154,8 @@ def identity(operation: Operation) -> bytes:
     """The bytes that stand for ``operation`` in digests: its deterministic JSON, without what only says where to fetch."""
     if isinstance(operation, ImageSource):
         operation = msgspec.structs.replace(operation, reference="")
-    return _encoder.encode(operation)
+    try:
+        return _encoder.encode(operation)
+    except UnicodeEncodeError:
+        # Bytes that are no UTF-8 are held as surrogates, which JSON has no place for: escape them all.
+        return json.dumps(msgspec.to_builtins(operation), sort_keys=True).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -56,10 +57,10 @@ class Driver:
         fault: BaseException | None = None
         pending = 0
         with ThreadPoolExecutor(self._parallel, thread_name_prefix="shiplap-step") as pool:
-            todo = self._solver.start() if self._targets else []
+            todo = deque(self._solver.start() if self._targets else [])
             while todo or pending:
                 while todo:
-                    instruction = todo.pop()
+                    instruction = todo.popleft()
                     if fault is not None:
                         continue
                     if isinstance(instruction, Look):

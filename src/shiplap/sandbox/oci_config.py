@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shiplap.sandbox import profile
+from shiplap.sandbox.step import SCRATCH
 from shiplap.sandbox.userns import IdMap
 
 _ALL = """
@@ -95,7 +96,7 @@ def _mounts(request: Mapping[str, Any], ids: IdMap, *, own_network: bool, cgroup
         mounts.append(_mount("/sys/fs/cgroup", "tmpfs", [*_INERT, "ro", "mode=755"]))
     for mount in request["mounts"]:
         if mount["staged"]:
-            source = request["work"] + mount["target"]
+            source = f"{request['work']}/{SCRATCH}{mount['target']}"
             mounts.append(_mount(mount["destination"], "bind", ["rbind"], source))
     return mounts
 

@@ -31,6 +31,8 @@ _LIMITS = (
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP_RUNNING = 0x41
 _REPORT = 3
+"""Descriptor on which the process tells its keeper what it made, and why it failed; exec closes it."""
+SCRATCH = "scratch"
 
 
 class Facts:
@@ -118,10 +120,13 @@ class _Keeper:
         if not facts.filter and not request["insecure"] and request["runtime"] is None:
             hint = "use --isolation oci with runc or crun"
             raise Refused("no-seccomp", f"the native sandbox has no system call table for {facts.machine}", hint)
+        if os.listdir(request["work"]):
+            raise Refused("work-not-empty", f"overlay's work directory {request['work']} has been used before")
         os.umask(0)
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.nofile[1], facts.nofile[1]))
         linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWPID)
         linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
+        os.mkdir(scratch(request), 0o700)
         for index, mount in enumerate(request["mounts"]):
             if mount["kind"] == "overlay":
                 for name in ("upper", "work"):
@@ -195,8 +200,13 @@ class _Keeper:
         return True
 
 
+def scratch(request: Request) -> str:
+    """Where the step's mount namespace has a tmpfs for what is bound into the root, beside overlay's own directories."""
+    return os.path.join(request["work"], SCRATCH)
+
+
 def spare(request: Request, index: int, name: str = "") -> str:
-    """Directory for the changes to the throw-away view that is mount number ``index``, beside overlay's own scratch."""
+    """Directory for the changes to the throw-away view that is mount number ``index``, beside overlay's own."""
     return os.path.join(request["work"], f"view-{index}", name)
 
 
@@ -221,24 +231,25 @@ def _first_process(request: Request, facts: Facts, stdout: int, stderr: int, rep
     try:
         # Above everything that dup2 will overwrite.
         stdout, stderr, report = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (stdout, stderr, report))
+        os.dup2(report, _REPORT, inheritable=False)
         linux.die_with_parent(_signal.SIGKILL)
         os.setsid()
         if request["runtime"] is None:
-            _enter_root(request, facts, report)
-            _take_stdio(stdout, stderr, report, (request["uid"], request["gid"]))
+            _enter_root(request, facts)
+            _take_stdio(stdout, stderr, (request["uid"], request["gid"]))
             _become(request, facts)
         else:
-            _hand_over(request, facts, stdout, stderr, report)
+            _hand_over(request, facts, stdout, stderr)
     except NotExecutable as error:
         os.write(2, f"{error}\n".encode())
         os._exit(1)
     except BaseException as error:  # noqa: BLE001 - nothing may escape into the keeper's code
-        write_message(report, ("error", *explain(error)))
+        write_message(_REPORT, ("error", *explain(error)))
     finally:
         os._exit(1)
 
 
-def _enter_root(request: Request, facts: Facts, report: int) -> None:
+def _enter_root(request: Request, facts: Facts) -> None:
     own_network = request["network"] == "none"
     linux.unshare(
         linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | (linux.CLONE_NEWNET if own_network else 0)
@@ -250,9 +261,9 @@ def _enter_root(request: Request, facts: Facts, report: int) -> None:
     if own_network:
         _loopback_up()
     root = mounts.open_directory(request["upper"])
-    inside = mounts.Inside(root, request["work"], facts.userns, request["insecure"])
+    inside = mounts.Inside(root, scratch(request), facts.userns, request["insecure"])
     inside.kernel(own_network, request["shm_size"], facts.gid_5)
-    _step_mounts(inside, request, report)
+    _step_mounts(inside, request)
     mounts.enter(root)
     linux.set_hostname(request["hostname"])
     try:
@@ -262,13 +273,13 @@ def _enter_root(request: Request, facts: Facts, report: int) -> None:
         os.chdir(request["cwd"])
 
 
-def _step_mounts(inside: mounts.Inside, request: Request, report: int) -> None:
+def _step_mounts(inside: mounts.Inside, request: Request) -> None:
     root = (0, 0)
     places = [
         inside.file("/etc/resolv.conf", request["resolv"], 0o644, root),
         inside.file("/etc/hosts", request["hosts"], 0o644, root),
     ]
-    _tell(places, report)
+    _tell(places)
     for index, mount in enumerate(request["mounts"]):
         target = mount["target"]
         kind = mount["kind"]
@@ -284,13 +295,13 @@ def _step_mounts(inside: mounts.Inside, request: Request, report: int) -> None:
             place = inside.file(target, mount["data"], mount["mode"], (mount["uid"], mount["gid"]))
         if mount["staged"]:
             place.made.clear()  # in the scratch directory, which vanishes as a whole
-        _tell([place], report)
+        _tell([place])
 
 
-def _tell(places: list[Place], report: int) -> None:
+def _tell(places: list[Place]) -> None:
     for place in places:
         for made in place.made:
-            write_message(report, ("made", *made.record()))
+            write_message(_REPORT, ("made", *made.record()))
         place.close()
 
 
@@ -300,7 +311,7 @@ def _loopback_up() -> None:
     sock.close()
 
 
-def _take_stdio(stdout: int, stderr: int, report: int, owner: tuple[int, int]) -> None:
+def _take_stdio(stdout: int, stderr: int, owner: tuple[int, int]) -> None:
     """Descriptors 0 to 2 of the step, and nothing else but the report, which closes at exec."""
     null = os.open("/dev/null", os.O_RDONLY)
     for fd, number in ((null, 0), (stdout, 1), (stderr, 2)):
@@ -310,7 +321,6 @@ def _take_stdio(stdout: int, stderr: int, report: int, owner: tuple[int, int]) -
             os.fchown(number, *owner)  # so that a USER may open /dev/stdout
         except OSError:
             pass
-    os.dup2(report, _REPORT, inheritable=False)
     os.closerange(_REPORT + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     for number in range(1, 65):
         try:
@@ -393,7 +403,7 @@ def _executable(path: str) -> bool:
     return os.path.isfile(path) and os.access(path, os.X_OK, effective_ids=True)
 
 
-def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int, report: int) -> NoReturn:
+def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int) -> NoReturn:
     """Become an OCI runtime, over a root that has the step's mounts in it already (runtimes bind it recursively)."""
     runtime = request["runtime"]
     linux.unshare(linux.CLONE_NEWNS)
@@ -401,9 +411,9 @@ def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int, report:
     if runtime["hide"]:
         linux.mount("tmpfs", runtime["hide"], "tmpfs", linux.MS_RDONLY)
     root = mounts.open_directory(request["upper"])
-    inside = mounts.Inside(root, request["work"], facts.userns, request["insecure"], covered=("dev", "sys"))
-    _step_mounts(inside, request, report)
+    inside = mounts.Inside(root, scratch(request), facts.userns, request["insecure"], covered=("dev", "sys"))
+    _step_mounts(inside, request)
     os.chdir(runtime["bundle"])
-    _take_stdio(stdout, stderr, report, (request["uid"], request["gid"]))
+    _take_stdio(stdout, stderr, (request["uid"], request["gid"]))
     resource.setrlimit(resource.RLIMIT_NOFILE, facts.nofile)
     os.execve(runtime["argv"][0], runtime["argv"], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})

@@ -9,6 +9,7 @@ A node goes NEW -> KEYING -> (LOOKING -> [DIGESTING -> LOOKING]) -> KEYED -> RUN
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from enum import Enum
 
@@ -105,7 +106,7 @@ class Solver:
         self._targets = [node.digest for node in targets]
         self._tasks: dict[str, _Task] = {}
         self._out: list[Instruction] = []
-        self._agenda: list[_Task] = []
+        self._agenda: deque[_Task] = deque()
         self.ran: list[Node] = []
         self.reused: list[Node] = []
         nodes = list(walk(targets))
@@ -182,7 +183,7 @@ class Solver:
 
     def _drain(self) -> list[Instruction]:
         while self._agenda:
-            self._advance(self._agenda.pop())
+            self._advance(self._agenda.popleft())
         out, self._out = self._out, []
         return out
 

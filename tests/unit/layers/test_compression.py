@@ -9,6 +9,7 @@ import lzma
 import zlib
 
 import pytest
+
 from shiplap.errors import ImageError, UsageError
 from shiplap.layers.compression import Decompressed, compressor, zstd_module
 

@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
 from shiplap.layers.pack import pack_layer
 from shiplap.oci.digest import EMPTY_LAYER_DIFF_ID
 from shiplap.trees.tree import Tree

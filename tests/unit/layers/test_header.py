@@ -6,6 +6,7 @@ import io
 import tarfile
 
 import pytest
+
 from shiplap.errors import ImageError
 from shiplap.layers import header as tar
 from shiplap.layers.header import Header, decode_block, decode_records, encode_header

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from shiplap.errors import TreeError
 from shiplap.trees.change import ChangeTree
 from shiplap.trees.copy import Copier, CopyRule

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from shiplap.errors import TreeError
 from shiplap.trees.root import find, resolve
 from shiplap.trees.tree import Tree

@@ -1,0 +1,109 @@
+"""What the tests share: base images, a real registry on loopback, an ordinary user."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import bases
+import pytest
+
+from kit import GO, SHELL, WORK, Shiplap, free_port, listens, once, program, wait_for
+
+
+WARM = b"""FROM golang:1.25
+RUN for arch in amd64 arm64 riscv64; do GOARCH=$arch CGO_ENABLED=0 go build fmt os strings runtime || exit 1; done
+RUN go build fmt os strings
+"""
+
+
+@pytest.fixture(scope="session")
+def archives() -> dict[str, Path]:
+    """Docker archives of the base images, made once: busybox, ubuntu (the same, renamed), nginx, golang:1.25."""
+    made = WORK / "bases"
+    wanted = {"busybox:latest": SHELL, "ubuntu:latest": SHELL, "nginx:latest": SHELL, "golang:1.25": GO}
+    with once(made) as ours:
+        if ours:
+            making = WORK / "bases.making"
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            shiplap = Shiplap(making / "store")
+            for name, settings in wanted.items():
+                root = making / "root"
+                (bases.golang_rootfs if name.startswith("golang") else bases.busybox_rootfs)(root)
+                if name.startswith("nginx"):
+                    (root / "etc/nginx").mkdir()
+                    (root / "etc/nginx/nginx.conf").write_text("user nginx;\nworker_processes auto;\n")
+                changes = [word for setting in settings for word in ("-c", setting)]
+                shiplap.run("import", *changes, root, name)
+                if name.startswith("golang"):
+                    # Compile the standard library once and for all, or each test that uses Go would do it again.
+                    shiplap.run("build", "-t", name, "-", stdin=WARM)
+                shiplap.run("save", "-o", making / f"{name.replace(':', '-')}.tar", name)
+                shutil.rmtree(root)
+            shutil.rmtree(making / "store")
+            making.rename(made)
+    return {name: made / f"{name.replace(':', '-')}.tar" for name in wanted}
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real docker-registry on loopback: its host:port."""
+    directory = tmp_path_factory.mktemp("registry")
+    port = free_port()
+    (directory / "config.yml").write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/data}}}}\n"
+        f"http: {{addr: 127.0.0.1:{port}}}\n"
+    )
+    with open(directory / "log", "w") as log:
+        server = subprocess.Popen(
+            [program("docker-registry"), "serve", str(directory / "config.yml")], stdout=log, stderr=log
+        )
+        try:
+            wait_for(lambda: listens(port), "docker-registry")
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def mirror(registry: str, archives: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registries.conf in which docker.io is mirrored by ``registry``, which holds the base images."""
+    directory = tmp_path_factory.mktemp("mirror")
+    shiplap = Shiplap(directory / "store")
+    for name, archive in archives.items():
+        shiplap.run("load", "-i", archive)
+        shiplap.run("tag", name, f"{registry}/library/{name}")
+        shiplap.run("push", "-q", f"{registry}/library/{name}")
+    shutil.rmtree(directory / "store")
+    file = directory / "registries.conf"
+    file.write_text(
+        f'[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\nblocked = false\n'
+        f'[[registry.mirror]]\nlocation = "{registry}"\ninsecure = true\n'
+    )
+    return file
+
+
+@pytest.fixture
+def shiplap(tmp_path: Path, mirror: Path) -> Shiplap:
+    """shiplap with an empty store, and base images a pull away."""
+    return Shiplap(tmp_path / "store", {"CONTAINERS_REGISTRIES_CONF": str(mirror)}, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def ordinary_user() -> int:
+    """The uid of a user without rights, made for the tests."""
+    if os.geteuid() != 0:
+        return os.geteuid()
+    name = "shiplap-test"
+    with once(WORK / "user"), contextlib.suppress(KeyError):
+        return pwd.getpwnam(name).pw_uid
+    with once(WORK / "user"):
+        subprocess.run([program("useradd"), "--create-home", name], check=False, capture_output=True)
+    return pwd.getpwnam(name).pw_uid
