@@ -207,6 +207,10 @@ def tree_members(tree: Tree, clamp: int | None = None, check: Callable[[], None]
         for entry in directory.entries():
             yield from entry_members(directory, entry, directory.where(entry.name), names, clamp)
             if entry.is_dir:
-                yield from walk(directory.child(entry))
+                child = directory.child(entry)
+                try:
+                    yield from walk(child)
+                finally:
+                    child.close()
 
     yield from walk(tree.root())

@@ -197,6 +197,7 @@ class Solver:
 
     def _want_key(self, task: _Task) -> None:
         if task.state is State.NEW:
+            task.state = State.KEYING
             self._agenda.append(task)
 
     def _advance(self, task: _Task) -> None:
