@@ -135,7 +135,8 @@ class Lines:
                     if takes_heredocs(text):
                         heredocs, index = self._bodies(heredocs_of(text), index)
                 except Fault as fault:
-                    raise self.source.error(fault, start, index) from None
+                    end = len(lines) if fault.code == "unterminated-heredoc" else index
+                    raise self.source.error(fault, start, end) from None
             yield Logical(text, start, index, tuple(comments), heredocs, empty, joined_at)
             comments.clear()
 

@@ -150,8 +150,8 @@ class _Lowering:
         if base is None:
             ground = self._roots[entry.index]
         else:
-            ground = Ground(base.node, base.draft.copy(), base.platform, base.base, base.layers)
-            ground = as_root(ground, place)
+            ground = as_root(base.ground, place)
+            ground.draft = base.draft.copy()
         state = StageState(entry, self.survey.scene, ground, base)
         self._states[entry.index] = state
         if entry.context is not None:
@@ -239,18 +239,14 @@ class _Lowering:
             state = self._states.get(source.index)
             if state is None:
                 return None
-            local = source.context is not None and source.context.kind == "local"
-            return Ground(state.node, state.draft, state.platform, local=local)
+            return state.ground
         place = self.survey.source.place(instruction.line, instruction.end_line)
         return self._grounds.image(source or SCRATCH, None, place)
 
     def _plan(self, target: StageState, needed: set[int]) -> Plan:
         origin = target.entry.stage.origin
         options = self.survey.options
-        ground = as_root(
-            Ground(target.node, target.draft, target.platform, target.base, target.layers),
-            self.survey.source.place(origin.line, origin.end_line),
-        )
+        ground = as_root(target.ground, self.survey.source.place(origin.line, origin.end_line))
         draft = target.draft.copy()
         draft.on_build = list(target.draft.on_build)
         draft.labels.update(options.labels)

@@ -65,6 +65,7 @@ class StageState:
         self.platform = ground.platform
         self.base = ground.base
         self.layers = ground.layers
+        self.local = ground.local
         self.env: dict[str, str] = dict(inherited.env) if inherited else {}
         """For RUN and for expansion: in the order of last assignment, unlike the config's."""
         self.args: list[ArgItem] = list(inherited.args) if inherited else []
@@ -78,6 +79,11 @@ class StageState:
         self.steps = 0
         self.trigger = False
         """The instruction being lowered came by ONBUILD."""
+
+    @property
+    def ground(self) -> Ground:
+        """The stage as it is now, to copy from or to build on."""
+        return Ground(self.node, self.draft, self.platform, self.base, self.layers, self.local)
 
     def set_env(self, name: str, value: str) -> None:
         """Assign a variable: it moves to the end, as in BuildKit."""
@@ -157,7 +163,7 @@ class StageState:
         skip = options.no_cache or (bool(stage) and any(stage == one.lower() for one in options.no_cache_filter))
         return About(
             name,
-            stage=self.entry.label,
+            stage=stage or self.entry.label,
             instruction=instruction.keyword.upper(),
             place=self.scene.source.place(instruction.line, instruction.end_line),
             no_cache=skip,

@@ -7,8 +7,6 @@ for a root file system: empty (scratch).
 
 from __future__ import annotations
 
-import json
-
 import msgspec
 
 NO_INPUT = -1
@@ -158,4 +156,6 @@ def identity(operation: Operation) -> bytes:
         return _encoder.encode(operation)
     except UnicodeEncodeError:
         # Bytes that are no UTF-8 are held as surrogates, which JSON has no place for: escape them all.
+        import json
+
         return json.dumps(msgspec.to_builtins(operation), sort_keys=True).encode()
