@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import resource
 import shutil
 import signal
@@ -104,6 +103,8 @@ class Room:
                 found[name] = "link" if stat.S_ISLNK(info.st_mode) else "file"
         return found
 
+
+NODES = ("null", "zero", "full", "random", "urandom", "tty")
 
 BARE = {"dev": "directory", "proc": "directory", "sys": "directory"}
 """What even a step that does nothing leaves on a root without them, as with BuildKit."""
@@ -506,7 +507,7 @@ def kernel_is_out_of_reach(room: Room) -> None:
         "echo x >/proc/sys/kernel/domainname",
         "echo h >/proc/sysrq-trigger",
         "echo x >/sys/kernel/uevent_helper",
-        "mkdir /sys/fs/cgroup/x",
+        "mkdir /sys/fs/cgroup/memory/x",
         "mount -o remount,rw /sys",
     ):
         assert room.run("sh", "-c", refused)[0].code != 0, refused
@@ -522,13 +523,13 @@ def program_not_found(room: Room) -> None:
     for words, texts in {
         ("nope",): ("nope", "not found in $PATH"),
         ("/nope",): ("/nope", "no such file"),
-        ("/etc",): ("/etc", "ermission denied|is a directory"),
-        ("/etc/passwd",): ("/etc/passwd", "ermission denied"),
+        ("/etc",): ("/etc|open executable", "ermission denied|not permitted"),
+        ("/etc/passwd",): ("/etc/passwd|open executable", "ermission denied|not permitted"),
     }.items():
         status, out, err = room.run(*words)
         assert status.code in (1, 126, 127), (words, status)
         for text in texts:
-            assert re.search(re.escape(text) if "|" not in text else text, err, re.IGNORECASE), (words, err)
+            assert any(part in err.lower() for part in text.lower().split("|")), (words, err)
         assert out == ""
     assert room.changed() == BARE
 
@@ -723,7 +724,7 @@ def insecure(room: Room) -> None:
     words = out.split()
     masks = {int(words[n], 16) for n in (1, 3, 5)}
     assert len(masks) == 1 and masks.pop() >> 21 & 1, out
-    assert words[6:] == ["Seccomp:", "0", "wrote", "mounted"], out
+    assert words[6:] == ["Seccomp:", "0", *(["wrote"] if room.ids.initial else []), "mounted"], out
 
 
 def nothing_is_left(room: Room) -> None:

@@ -150,35 +150,34 @@ def test_ids_of_the_ordinary_user(as_user: Any, ordinary_user: str) -> None:
 
 
 FACTS = json.loads((HERE / "buildkit-facts.json").read_text())["facts"]
+_OWN_FILES = {
+    "stdin": "BuildKit gives a pipe that is at its end, we /dev/null: both read as empty",
+    "mount./etc/hosts": "the generated files lie on a tmpfs, not on the builder's disk",
+    "mount./etc/resolv.conf": "as /etc/hosts",
+    "*/dev/otel-grpc.sock": "BuildKit's own tracing socket",
+}
+_NODEV = "the step's file systems are nodev, since no device cgroup denies what it makes with mknod"
 DIFFERENT = {
     "native": {
-        "stdin": "BuildKit gives a pipe that is at its end, we /dev/null: both read as empty",
-        "mount./dev": "nodev, since there may be no device cgroup to deny what a step makes with mknod",
-        "mount./dev/*": "device nodes are bound one by one from a hidden tmpfs, because /dev is nodev",
+        **_OWN_FILES,
+        "mount./dev": _NODEV,
+        **{f"mount./dev/{name}": "bound, because /dev itself is nodev" for name in cases.NODES},
+        "try.open-null-node": _NODEV,
         "mount./proc/keys": "masked by the null device of a hidden tmpfs, which is noexec",
         "mount./proc/timer_list": "as /proc/keys",
-        "mount./etc/*": "the generated files lie on a tmpfs, not on the builder's disk",
         "mount./sys/fs/cgroup": "an empty read-only directory unless the machine has cgroup v2",
-        "try.open-null-node": "device nodes made by the step cannot be opened (nodev, see /dev)",
-        "*otel*": "BuildKit's own tracing socket",
     },
-    "runc": {
-        "stdin": "as native",
-        "mount./etc/*": "as native",
-        "mount./sys/fs/cgroup": "as native, where the runtime cannot make a cgroup",
-        "*otel*": "as native",
+    "runc": {**_OWN_FILES, "mount./sys/fs/cgroup": "absent where the runtime cannot make a cgroup"},
+    "crun": {
+        **_OWN_FILES,
+        "mount./sys/fs/cgroup": "absent where the runtime cannot make a cgroup",
+        "status.Cap*": "without a device cgroup CAP_MKNOD goes",
+        "try.mknod-*": "as status.Cap*",
+        "try.open-null-node": "as status.Cap*",
+        "mount./proc/*": "crun masks and remounts with options of its own",
+        "mount./sys/firmware": "as /proc",
+        "dev./dev/core": "crun links it whether or not there is /proc/kcore",
     },
-}
-DIFFERENT["crun"] = {
-    **DIFFERENT["runc"],
-    "status.Cap*": "without a device cgroup CAP_MKNOD goes",
-    "try.mknod-*": "as status.Cap*",
-    "try.open-null-node": "as status.Cap*",
-    "fds": "crun opens what the shell opens one number later",
-    "mount./*": "crun masks and mounts with options of its own",
-    "dev./dev/mqueue": "crun makes it 0755 first",
-    "dev./dev/*": "crun's own modes",
-    "signals.*": "crun leaves the signals as the shell that ran it had them",
 }
 MACHINE = ("nofile", "oom_score_adj")
 """Whatever this machine has: the two were started by different parents."""
@@ -206,3 +205,100 @@ def test_equals_buildkit(kind: str, directory: Path) -> None:
         and not any(fnmatchcase(name, pattern) for pattern in DIFFERENT[kind])
     }
     assert wrong == {}
+
+
+BUILDER = """
+import sys, threading
+from pathlib import Path
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+import sandbox_cases, test_runtime
+room = sandbox_cases.Room(test_runtime.make(), Path(sys.argv[3]))
+room.run("sh", "-c", "trap '' HUP TERM; setsid sleep " + sys.argv[4] + " & echo; sleep " + sys.argv[4])
+"""
+
+
+@pytest.mark.skipif(not ROOT, reason="not root")
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_builder_leaves_nothing(kind: str, directory: Path) -> None:
+    """SIGKILL to the builder alone: its helper, keepers and steps go by themselves, with every mount."""
+    import signal
+    import time
+
+    runtime: Any = runtime_named(kind)
+    make = "from shiplap.sandbox.native import NativeRuntime as make"
+    if kind != "native":
+        make = (
+            f"from shiplap.sandbox.oci_runtime import OciRuntime, Way\n"
+            f"make = lambda: OciRuntime({runtime.program!r}, {runtime.way!r}, {str(directory)!r})"
+        )
+    (directory / "test_runtime.py").write_text(make)
+    home = directory / f"killed-{kind}"
+    home.mkdir()
+    marker = f"41{os.getpid()}.{time.monotonic_ns()}"
+    call = [sys.executable, "-c", BUILDER, str(HERE), str(directory), str(home), marker]
+    builder = subprocess.Popen(call, env={"PYTHONPATH": str(SOURCE), "PATH": "/usr/bin:/bin"})
+    deadline = time.monotonic() + 10
+    while len(cases.alive(f"sleep\0{marker}")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(cases.alive(f"sleep\0{marker}")) == 2
+    builder.send_signal(signal.SIGKILL)
+    builder.wait()
+    deadline = time.monotonic() + 2
+    while (cases.alive(marker) or cases.alive(str(home))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert cases.alive(marker) == [] and cases.alive(str(home)) == []
+
+
+@pytest.mark.skipif(not ROOT, reason="not root")
+@pytest.mark.parametrize(
+    "case", ["bind_shared_and_readonly", "devices", "kernel_is_out_of_reach", "subpath_stays_inside"]
+)
+def test_without_the_new_calls(case: str, directory: Path) -> None:
+    """Before Linux 5.6 and 5.12 there is no openat2 and no mount_setattr: bind, remount and walk by hand instead."""
+    from shiplap.sandbox.native import NativeRuntime
+
+    runtime = NativeRuntime(old_kernel=True)
+    home = directory / f"old-{case}"
+    home.mkdir()
+    try:
+        cases.CASES[case](cases.Room(runtime, home))
+        room = cases.Room(runtime, home)
+        nested = room.layer("nested")
+        (nested / "deep").mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(nested / "deep")], check=True)
+        try:
+            mount = cases.StepMount("bind", "/n", source=str(nested))
+            assert room.run("touch", "/n/deep/x", mounts=(mount,))[0].code != 0, (
+                "read-only goes for what is mounted below"
+            )
+        finally:
+            subprocess.run(["umount", str(nested / "deep")], check=True)
+    finally:
+        runtime.close()
+
+
+@pytest.mark.skipif(not ROOT, reason="not root")
+def test_disk_that_cannot_hold_an_overlay(directory: Path) -> None:
+    """An overlay cannot be another one's upper directory: the error says where to go."""
+    base = directory / "stacked"
+    for name in ("l", "u", "w", "m"):
+        (base / name).mkdir(parents=True)
+    options = f"lowerdir={base}/l,upperdir={base}/u,workdir={base}/w"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(base / "m")], check=True)
+    try:
+        with pytest.raises(cases.SandboxError) as caught:
+            cases.Room(runtime_named("native"), base / "m").run("true")
+    finally:
+        subprocess.run(["umount", str(base / "m")], check=True)
+    assert caught.value.code == "no-overlay"
+    assert "ext4" in (caught.value.hint or "")
+
+
+def test_survey_agrees_with_choice() -> None:
+    found = detect.survey()
+    working = [entry.name for entry in found.runtimes if entry.works]
+    assert found.root is ROOT and found.cgroup in ("v1", "v2", "hybrid", "none")
+    if working:
+        assert detect.choose("auto").name == ("native" if "native" in working else "oci")
+    if {"runc", "crun"} & {*working}:
+        assert detect.choose("oci").name == "oci"

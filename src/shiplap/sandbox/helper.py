@@ -55,8 +55,8 @@ def serve(control: int) -> None:
             os.close(fd)
 
 
-def main() -> None:
-    """Set the process up, then serve."""
+def main(old_kernel: bool = False) -> None:
+    """Set the process up, then serve. ``old_kernel``: as if this were Linux 5.1."""
     os.closerange(3, 1 << 16)
     os.chdir("/")
     try:
@@ -66,6 +66,10 @@ def main() -> None:
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # the kernel reaps the keepers
     _adopt_package()
+    if old_kernel:
+        from shiplap.sandbox import linux
+
+        linux.forget_new_calls()
     serve(0)
 
 
@@ -78,6 +82,6 @@ def attempt(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
+    if sys.argv[1:] and sys.argv[1] != "old-kernel":
         sys.exit(attempt(sys.argv[1:]))
-    main()
+    main(old_kernel=len(sys.argv) > 1)

@@ -32,7 +32,9 @@ class Helper:
     A process forked from the builder starts its own. ``close`` (or the end of the process) ends it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, words: tuple[str, ...] = ()) -> None:
+        """``words``: arguments for helper.py."""
+        self._words = words
         self._lock = Lock()
         self._control: socket.socket | None = None
         self._pid = 0
@@ -90,7 +92,7 @@ class Helper:
         try:
             self._pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-I", "-S", _HELPER],
+                [sys.executable, "-I", "-S", _HELPER, *self._words],
                 {},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),

@@ -1,7 +1,7 @@
 """Runtime 'oci': runc or crun, over a root the helper has prepared, in a mount and a pid namespace of the helper's.
 
-The runtime itself is the first process of that pid namespace, so killing it takes the whole container with it, and what
-it mounts is never in the machine's own table.
+The first process of that pid namespace is the helper's own, and the container becomes its child, so killing it takes the
+whole container with it; and what the runtime mounts is never in the machine's own table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shiplap.sandbox.spec import ExitStatus, Output, ProcessSpec
 from shiplap.sandbox.userns import current
 from shiplap.sandbox.wire import request
 
-_STEP_FAULT = ("exec: ", "exec /", "executable file")
+_STEP_FAULT = ("exec: ", "exec /", "executable file", "open executable")
 """In the words of a runtime: it was the step's program that could not be started."""
 
 
@@ -84,7 +84,15 @@ class OciRuntime:
         os.mkdir(bundle, 0o700)
         log, state = (os.path.join(bundle, part) for part in ("log", "state"))
         call = [self.program, "--root", state, "--log", log, "--log-format", "json", *self.way.arguments]
-        asked["runtime"] = {"argv": [*call, "run", "--bundle", bundle, name], "bundle": bundle, "hide": self.way.hide}
+        pid_file = os.path.join(bundle, "pid")
+        delete = [*call, "delete", "--force", name]
+        asked["runtime"] = {
+            "run": [*call, "run", "--detach", "--pid-file", pid_file, "--bundle", bundle, name],
+            "pid_file": pid_file,
+            "delete": delete if self.way.cgroups else [],
+            "bundle": bundle,
+            "hide": self.way.hide,
+        }
         ended = False
         try:
             document = config(
@@ -102,8 +110,8 @@ class OciRuntime:
                 self._blame(log)
             return status
         finally:
-            if not ended and os.path.isdir(os.path.join(state, name)):
-                _delete([*call, "delete", "--force", name])
+            if not ended and self.way.cgroups and os.path.isdir(os.path.join(state, name)):
+                _delete(delete)
             shutil.rmtree(bundle, ignore_errors=True)
 
     def close(self) -> None:

@@ -359,7 +359,7 @@ def _become(request: Request, facts: Facts) -> NoReturn:
     else:
         linux.set_capabilities(granted if uid == 0 else 0, granted, 0)
     linux.die_with_parent(_signal.SIGKILL)  # a change of identity clears it
-    environment = dict(word.partition("=")[::2] for word in request["env"] if "=" in word)
+    environment = dict(word.partition("=")[::2] for word in request["env"])
     program = find_program(request["args"][0], environment.get("PATH", ""))
     try:
         os.execve(program, request["args"], environment)
@@ -404,7 +404,11 @@ def _executable(path: str) -> bool:
 
 
 def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int) -> NoReturn:
-    """Become an OCI runtime, over a root that has the step's mounts in it already (runtimes bind it recursively)."""
+    """Call an OCI runtime over a root that has the step's mounts in it already (runtimes bind it recursively).
+
+    It is told to detach: then the process inherits the step's own pipes (in the foreground runc copies through pipes of
+    its own, and waits for ever if something else holds them) and, once the runtime has gone, is a child of this one.
+    """
     runtime = request["runtime"]
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("proc", "/proc", "proc", mounts.INERT)  # of this pid namespace: the runtime looks up its children there
@@ -416,4 +420,25 @@ def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int) -> NoRe
     os.chdir(runtime["bundle"])
     _take_stdio(stdout, stderr, (request["uid"], request["gid"]))
     resource.setrlimit(resource.RLIMIT_NOFILE, facts.nofile)
-    os.execve(runtime["argv"][0], runtime["argv"], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    status = _call(runtime["run"])
+    if status == 0:
+        with open(runtime["pid_file"], "rb") as answer:
+            wanted = int(answer.read())
+        pid = 0
+        while pid != wanted:
+            pid, ended = os.wait()
+        status = os.waitstatus_to_exitcode(ended)
+        if runtime["delete"]:
+            _call(runtime["delete"])
+    os._exit(128 - status if status < 0 else status)
+
+
+def _call(words: list[str]) -> int:
+    """Exit code of a program, run with this process's descriptors. Negative if a signal ended it."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.execve(words[0], words, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+        finally:
+            os._exit(127)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -32,7 +32,7 @@ def request(spec: ProcessSpec, ids: IdMap) -> dict[str, Any]:
             ids.require(mount.uid, mount.gid)
     return {
         "args": list(spec.args),
-        "env": list(spec.env),
+        "env": [word for word in spec.env if "=" in word],  # else runc fails, or a runtime might fill in the host's
         "cwd": posixpath.normpath("/" + spec.cwd).replace("//", "/"),
         "lowers": list(spec.rootfs.lowers),
         "upper": spec.rootfs.upper,
