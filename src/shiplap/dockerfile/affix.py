@@ -74,13 +74,18 @@ def trim_prefix(pattern: str, value: str, greedy: bool) -> str:
 
 def trim_suffix(pattern: str, value: str, greedy: bool) -> str:
     """``${value%pattern}``, or ``%%`` if ``greedy``: a prefix of everything read backwards."""
+    return trim_prefix(reverse_pattern(pattern), value[::-1], greedy)[::-1]
+
+
+def reverse_pattern(pattern: str) -> str:
+    """``pattern`` read backwards, each backslash still before what it escapes."""
     letters: list[str] = []
     index = 0
     while index < len(pattern):
         step = 2 if pattern[index] == "\\" and index + 1 < len(pattern) else 1
         letters.append(pattern[index : index + step])
         index += step
-    return trim_prefix("".join(reversed(letters)), value[::-1], greedy)[::-1]
+    return "".join(reversed(letters))
 
 
 def _matches(pieces: list[_Piece], value: str) -> Iterator[tuple[int, int]]:

@@ -346,7 +346,8 @@ class _Scan:
             try:
                 return self._spend(trim(word[greedy:], value or "", greedy))
             except Fault as fault:
-                raise _bad_pattern(word[greedy:], fault) from None
+                shown_word = word[greedy:] if mark == "#" else affix.reverse_pattern(word[greedy:])
+                raise _bad_pattern(shown_word, fault) from None
         raise _unsupported(shown)
 
     def _replace(self, name: str) -> str:
