@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from shiplap.api.request import Request
 from shiplap.dockerfile.options import NamedContext
 from shiplap.errors import ContextError, ImageError, UsageError
-from shiplap.layers.compression import Decompressed
-from shiplap.layers.reader import TarReader
-from shiplap.layers.unpack import UnpackRule, unpack
 from shiplap.settings import Settings
-from shiplap.trees.change import ChangeTree
 from shiplap.trees.patterns import parse_ignore
 from shiplap.trees.root import find
 from shiplap.trees.tree import Tree
@@ -25,16 +20,15 @@ DOCKERFILE_LIMIT = 16 << 20
 IGNORE_LIMIT = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """``path`` is None when there is no context (a Dockerfile alone): then it is an empty directory."""
 
     path: Path
     dockerfile: bytes
     dockerfile_name: str
     ignore: tuple[str, ...] = ()
-    named: Mapping[str, NamedContext] = field(default_factory=dict)
-    directories: Mapping[str, Path] = field(default_factory=dict)
+    named: Mapping[str, NamedContext] = {}
+    directories: Mapping[str, Path] = {}
 
 
 @contextmanager
@@ -51,11 +45,11 @@ def open_build_context(request: Request, settings: Settings) -> Iterator[Context
             )
         yield _with_dockerfile(request, path.resolve(), named, directories, local=True)
         return
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="shiplap-context-", dir=settings.temporary or None) as temporary:
         path = Path(temporary)
-        if _is_archive(request.context_data):
-            with ChangeTree(temporary, None) as target:
-                unpack(Decompressed(io.BytesIO(request.context_data)), target, UnpackRule(whiteouts=False))
+        if _unpack_archive(request.context_data, temporary):
             yield _with_dockerfile(request, path, named, directories, local=False)
         else:
             if request.dockerfile is not None:
@@ -157,8 +151,20 @@ def _named(request: Request) -> tuple[dict[str, NamedContext], dict[str, Path]]:
     return named, directories
 
 
-def _is_archive(data: bytes) -> bool:
+def _unpack_archive(data: bytes, directory: str) -> bool:
+    """Unpack ``data`` into ``directory`` if it is a tar, plain or compressed; whether it was one."""
+    from io import BytesIO
+
+    from shiplap.layers.compression import Decompressed
+    from shiplap.layers.reader import TarReader
+    from shiplap.layers.unpack import UnpackRule, unpack
+    from shiplap.trees.change import ChangeTree
+
     try:
-        return next(iter(TarReader(Decompressed(io.BytesIO(data)))), None) is not None
+        if next(iter(TarReader(Decompressed(BytesIO(data)))), None) is None:
+            return False
     except ImageError:
         return False
+    with ChangeTree(directory, None) as target:
+        unpack(Decompressed(BytesIO(data)), target, UnpackRule(whiteouts=False))
+    return True

@@ -17,7 +17,6 @@ from shiplap.events.facts import Sink
 from shiplap.export.archive import layout_files, replacing, write_archive, write_layout
 from shiplap.export.image import Assembled, Packing, assemble
 from shiplap.export.moments import format_time
-from shiplap.export.rootfs import write_rootfs, write_rootfs_tar
 from shiplap.oci.reference import parse_reference
 from shiplap.ops.workbench import telling
 from shiplap.settings import Settings
@@ -128,6 +127,8 @@ class _Delivery:
         self._wrote(output.dest)
 
     def _rootfs(self, output: Output) -> None:
+        from shiplap.export.rootfs import write_rootfs, write_rootfs_tar
+
         title = "exporting to client " + ("directory" if output.type == "local" else "tarball")
         with telling(self._sink, f"{output.type} {output.dest}", title), self._tree() as tree:
             if output.type == "local":

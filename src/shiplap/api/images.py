@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -313,7 +314,7 @@ def _rootfs_tar(source: str) -> Iterator[bytes]:
         from shiplap.trees.tree import Tree
 
         with Tree((source,), live=True) as tree:
-            yield from tree_members(tree)
+            yield from tree_members(tree, root_of=os.geteuid())
         yield tar.END
         return
     try:
@@ -363,7 +364,7 @@ def usage(settings: Settings) -> list[Usage]:
     """What the store holds."""
     with opened(settings) as store:
         blobs = list(store.blobs.all())
-        snapshots = [path for path in store.snapshots.directory.iterdir()]
+        snapshots = list(store.snapshots.directory.iterdir())
         mounts = [path for path in (store.root / "mounts").iterdir() if path.is_dir()]
         return [
             Usage("images", len(store.images.all()), 0),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from shiplap.sandbox.spec import Runtime
 from shiplap.settings import Settings
+
+if TYPE_CHECKING:
+    from shiplap.sandbox.spec import Runtime
 
 _state: dict[str, bool] = {"single": False}
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from shiplap.errors import UsageError
 from shiplap.export.moments import format_time
-from shiplap.layers.compression import Decompressed
-from shiplap.layers.pack import pack_layer, write_tar
 from shiplap.oci import media_types
 from shiplap.oci.config import History, ImageConfig, RootFS, encode_config
 from shiplap.oci.digest import Digest
@@ -80,8 +77,7 @@ def assemble(
     """
     packing = packing.checked()
     chain = list(reversed(store.snapshots.chain(snapshot))) if snapshot != EMPTY else []
-    with ThreadPoolExecutor(2, thread_name_prefix="shiplap-pack") as pool:
-        layers = list(pool.map(lambda number: _layer(store, chain, number, packing, check), range(len(chain))))
+    layers = _layers(store, chain, packing, check)
     times = [None if _from_image(store, item) else item.created for item in chain]
     history = date_history(config.history or (), times, epoch)
     created = config.created or next((entry.created for entry in reversed(history) if entry.created), None)
@@ -160,36 +156,56 @@ def _from_image(store: Store, snapshot: Snapshot) -> bool:
     return store.snapshots.blob(snapshot.layer, ORIGINAL) is not None
 
 
+def _layers(
+    store: Store, chain: list[Snapshot], packing: Packing, check: Callable[[], None]
+) -> list[tuple[Digest, LayerBlob]]:
+    """Diff id and blob of each layer, bottom up; those that are not packed yet are packed two at a time."""
+    found = [_packed(store, snapshot, packing) for snapshot in chain]
+    missing = [number for number, known in enumerate(found) if known is None]
+    if missing:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(2, thread_name_prefix="shiplap-pack") as pool:
+            made = pool.map(lambda number: _layer(store, chain, number, packing, check), missing)
+            for number, layer in zip(missing, made, strict=True):
+                found[number] = layer
+    return [layer for layer in found if layer is not None]
+
+
+def _packed(store: Store, snapshot: Snapshot, packing: Packing) -> tuple[Digest, LayerBlob] | None:
+    """Diff id and blob of a layer, if it is packed already: as its image had it, or as this packing wants it."""
+    snapshots = store.snapshots
+    diff_id = _diff_id(store, snapshot)
+    for profile in (packing.profile,) if packing.force else (ORIGINAL, packing.profile):
+        known = snapshots.blob(snapshot.layer, profile)
+        if known is not None and diff_id and store.blobs.has(known.digest):
+            return diff_id, known
+    return None
+
+
 def _layer(
     store: Store, chain: list[Snapshot], number: int, packing: Packing, check: Callable[[], None]
 ) -> tuple[Digest, LayerBlob]:
     """The packed layer of ``chain[number]``; packed now unless it was before. Returns diff id and blob."""
     check()
     snapshot = chain[number]
-    snapshots = store.snapshots
-    original = snapshots.blob(snapshot.layer, ORIGINAL)
-    if original is not None and not packing.force and store.blobs.has(original.digest):
-        return snapshot.diff_id or _diff_id(store, snapshot), original
-    known = snapshots.blob(snapshot.layer, packing.profile)
-    diff_id = _diff_id(store, snapshot)
-    if known is not None and diff_id and store.blobs.has(known.digest):
-        return diff_id, known
     with store.once(f"pack {snapshot.layer} {packing.profile}", check):
-        known = snapshots.blob(snapshot.layer, packing.profile)
-        if known is not None and store.blobs.has(known.digest) and _diff_id(store, snapshot):
-            return _diff_id(store, snapshot), known
-        return _pack(store, chain, number, packing, original)
+        # Another process may have packed it while we waited.
+        return _packed(store, snapshot, packing) or _pack(store, chain, number, packing)
 
 
-def _pack(
-    store: Store, chain: list[Snapshot], number: int, packing: Packing, original: LayerBlob | None
-) -> tuple[Digest, LayerBlob]:
+def _pack(store: Store, chain: list[Snapshot], number: int, packing: Packing) -> tuple[Digest, LayerBlob]:
+    from shiplap.layers.compression import Decompressed
+    from shiplap.layers.pack import pack_layer, write_tar
+
     snapshot = chain[number]
+    original = store.snapshots.blob(snapshot.layer, ORIGINAL)
     with store.blobs.writer() as writer:
         if original is not None and store.blobs.has(original.digest):
             with store.blobs.verified(original.digest) as source:
+                plain = Decompressed(source)
                 packed = write_tar(
-                    _plain(Decompressed(source)), writer.file, packing.compression, packing.level, end=b""
+                    iter(lambda: plain.read(1 << 20), b""), writer.file, packing.compression, packing.level, end=b""
                 )
                 source.finish()
         else:
@@ -203,11 +219,6 @@ def _pack(
     blob = LayerBlob(packed.digest, packed.size, _MEDIA[packing.compression])
     store.snapshots.record_blob(snapshot.layer, packing.profile, packed.diff_id, blob)
     return packed.diff_id, blob
-
-
-def _plain(stream: Decompressed) -> Iterator[bytes]:
-    while chunk := stream.read(1 << 20):
-        yield chunk
 
 
 def _diff_id(store: Store, snapshot: Snapshot) -> Digest:

@@ -160,7 +160,8 @@ def _svg(nodes: Sequence[Node], skipped: Sequence[str]) -> str:
     for number, name in enumerate(skipped):
         x, y = at(len(stages), number + 1)
         parts.append(
-            f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5" fill="#fff" stroke="#aaa" stroke-dasharray="4 4"/>'
+            f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5" fill="#fff" stroke="#aaa" '
+            'stroke-dasharray="4 4"/>'
         )
         parts.append(f'<text x="{x + 8}" y="{y + 21}" fill="#888">{escape(name)} (not needed)</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"

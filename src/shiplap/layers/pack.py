@@ -198,13 +198,20 @@ class _Sink:
             self._out.write(data)
 
 
-def tree_members(tree: Tree, clamp: int | None = None, check: Callable[[], None] = lambda: None) -> Iterator[bytes]:
-    """The tar pieces of a whole tree, merged: what ``--output type=tar`` writes. ``clamp``: latest mtime (s)."""
+def tree_members(
+    tree: Tree, clamp: int | None = None, check: Callable[[], None] = lambda: None, root_of: int | None = None
+) -> Iterator[bytes]:
+    """The tar pieces of a whole tree, merged: what ``--output type=tar`` writes. ``clamp``: latest mtime (s).
+
+    ``root_of``: a user id whose files become root's (those of the user who puts a root file system together).
+    """
     names: dict[tuple[int, int], str] = {}
 
     def walk(directory: Directory) -> Iterator[bytes]:
         check()
         for entry in directory.entries():
+            if entry.uid == root_of:
+                entry = msgspec.structs.replace(entry, uid=0, gid=0)
             yield from entry_members(directory, entry, directory.where(entry.name), names, clamp)
             if entry.is_dir:
                 child = directory.child(entry)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from shiplap.errors import ImageError, Place, TreeError
 from shiplap.layers import header as tar
@@ -24,8 +25,7 @@ _KINDS = {tar.CHAR: stat.S_IFCHR, tar.BLOCKDEV: stat.S_IFBLK, tar.FIFO: stat.S_I
 _ID_LIMIT = (1 << 32) - 2
 
 
-@dataclass(frozen=True, slots=True)
-class UnpackRule:
+class UnpackRule(msgspec.Struct, frozen=True):
     """``whiteouts``: names of the form ``.wh.x`` delete (layers). ``owner``: for everything, instead of the archive's.
 
     ``size_limit``: most bytes of file data in all; ``check`` is called now and then and raises to stop.

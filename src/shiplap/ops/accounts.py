@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from shiplap.errors import ImageError
 from shiplap.sandbox.spec import Identity
@@ -15,8 +16,7 @@ FILE_LIMIT = 10 << 20
 ID_LIMIT = (1 << 32) - 2
 
 
-@dataclass(frozen=True, slots=True)
-class _User:
+class _User(msgspec.Struct, frozen=True):
     name: str
     uid: int
     gid: int

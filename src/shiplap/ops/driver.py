@@ -7,17 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 from shiplap.errors import Interrupted, ShiplapError
 from shiplap.events.facts import StepFinished, StepStarted
 from shiplap.graph.node import Node
 from shiplap.graph.operations import NO_INPUT, Copy, FileChange, ImageSource, LocalSource, Merge, Run
-from shiplap.ops.file import change_files
-from shiplap.ops.image import make_image
 from shiplap.ops.local import open_context
-from shiplap.ops.merge import merge
-from shiplap.ops.run import run_step
 from shiplap.ops.workbench import Workbench
 from shiplap.solver.keys import Key, content_inputs
 from shiplap.solver.machine import Digest, Execute, Hit, Instruction, Look, Solver
@@ -56,7 +51,7 @@ class Driver:
         """Get every target's result. The first error stops the build, once what is running has stopped, and is raised."""
         fault: BaseException | None = None
         pending = 0
-        with ThreadPoolExecutor(self._parallel, thread_name_prefix="shiplap-step") as pool:
+        with _Pool(self._work, self._parallel) as pool:
             todo = deque(self._solver.start() if self._targets else [])
             while todo or pending:
                 while todo:
@@ -71,7 +66,7 @@ class Driver:
                             self._bench.cancel.set()
                         continue
                     pending += 1
-                    pool.submit(self._work, instruction)
+                    pool.submit(instruction)
                 if not pending:
                     break
                 try:
@@ -159,13 +154,22 @@ class Driver:
         def open_tree(number: int) -> Tree:
             return self._tree(node.inputs[number])
 
+        # Imported here: a build that finds everything in the cache needs none of it.
         if isinstance(operation, Run):
+            from shiplap.ops.run import run_step
+
             return run_step(operation, node, inputs, open_tree, self._bench)
         if isinstance(operation, FileChange):
+            from shiplap.ops.file import change_files
+
             return change_files(operation, inputs, open_tree, self._bench, node.about.name)
         if isinstance(operation, ImageSource):
+            from shiplap.ops.image import make_image
+
             return make_image(operation, node.digest, self._bench)
         if isinstance(operation, Merge):
+            from shiplap.ops.merge import merge
+
             return merge(inputs, self._bench, node.about.name)
         raise TypeError(f"no way to run {type(operation).__name__}")
 
@@ -202,6 +206,38 @@ class Driver:
             if operation.name not in self._memories:
                 self._memories[operation.name] = self._bench.store.file_memory(str(context.path))
             return self._memories[operation.name]
+
+
+class _Pool:
+    """Threads that are started when there is work for them, and joined at the end (concurrent.futures costs 10 ms)."""
+
+    def __init__(self, work: Callable[[Instruction], None], most: int) -> None:
+        self._work = work
+        self._most = most
+        self._threads: list[threading.Thread] = []
+        self._queue: queue.SimpleQueue[Instruction | None] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _thread in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def submit(self, instruction: Instruction) -> None:
+        self._queue.put(instruction)
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._most:
+            thread = threading.Thread(target=self._serve, name=f"shiplap-step-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self) -> None:
+        while (instruction := self._queue.get()) is not None:
+            self._work(instruction)
+            self._idle.release()
 
 
 def _choices(node: Node, number: int) -> list[Copy]:

@@ -6,16 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from shiplap.errors import Interrupted
 from shiplap.events.facts import Sink, StepFinished, StepStarted
 from shiplap.graph.node import Node
 from shiplap.graph.operations import ImageSource
-from shiplap.sandbox.spec import Runtime
 from shiplap.store.store import Store
+
+if TYPE_CHECKING:
+    from shiplap.sandbox.spec import Runtime
 
 
 class Images(Protocol):
@@ -25,15 +28,13 @@ class Images(Protocol):
         """Have every blob of the image's manifest in the store, pulling those that are missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalContext:
+class LocalContext(msgspec.Struct, frozen=True):
     """A directory of this machine that steps may copy from."""
 
     path: Path
 
 
-@dataclass(slots=True)
-class Workbench:
+class Workbench(msgspec.Struct):
     """Made once a build; used from several threads."""
 
     store: Store
@@ -41,14 +42,14 @@ class Workbench:
     """Gives the runtime; called when the first RUN needs it."""
     images: Images
     sink: Sink
-    contexts: Mapping[str, LocalContext] = field(default_factory=dict)
-    secrets: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
+    contexts: Mapping[str, LocalContext] = {}
+    secrets: Mapping[str, Callable[[], bytes]] = {}
     """Secret values by id, read when a step first asks."""
-    ssh: Mapping[str, str] = field(default_factory=dict)
+    ssh: Mapping[str, str] = {}
     """Paths of agent sockets by id."""
     proxies: tuple[str, ...] = ()
     """``NAME=value`` for each RUN; not in keys, not in the image."""
-    cancel: threading.Event = field(default_factory=threading.Event)
+    cancel: threading.Event = msgspec.field(default_factory=threading.Event)
     epoch: int | None = None
     network: str = "host"
     """What ``RUN --network=default`` means here."""

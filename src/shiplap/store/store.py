@@ -100,7 +100,10 @@ class Store:
             remove_directory(path)
 
     def sweep(self) -> int:
-        """Remove what dead processes left in ``tmp`` and what a crash of the machine spoiled; how many things. Needs ``alone``."""
+        """Remove what dead processes left in ``tmp`` and what a crash of the machine spoiled. Needs ``alone``.
+
+        Returns how many things went.
+        """
         removed = 0
         for path in self.temporary.iterdir():
             if path.is_dir():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from shiplap.errors import TreeError
 from shiplap.trees.change import ChangeTree, Spot
@@ -18,8 +19,7 @@ from shiplap.trees.tree import Directory, Tree
 CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class CopyRule:
+class CopyRule(msgspec.Struct, frozen=True):
     """How a copy is made. ``owner``: (uid, gid) for all that is copied or made on the way, None keeps the source's.
 
     ``mode``: as typed, empty keeps the source's. ``check`` is called now and then, and raises to stop the copy.
