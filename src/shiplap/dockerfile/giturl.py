@@ -11,7 +11,7 @@ from shiplap.dockerfile.gotext import parse_bool, quote
 from shiplap.dockerfile.paths import join
 
 _SCHEME = re.compile(r"([a-zA-Z0-9]+)://")
-_SCP = re.compile(r"([a-zA-Z0-9\-_]+)@([a-zA-Z0-9\-.]+):(.*?)(?:\?(.*?))?(?:#(.*))?", re.DOTALL)
+_SCP = r"([a-zA-Z0-9\-_]+)@([a-zA-Z0-9\-.]+):(.*?)(?:\?(.*?))?(?:#(.*))?"
 
 
 class GitUrl(msgspec.Struct):
@@ -29,7 +29,7 @@ def parse_git_url(source: str) -> GitUrl | None:
     """The git source that ``source`` names; None if it is none. Raises Fault for a query that makes no sense."""
     scheme = _SCHEME.match(source)
     if scheme is None:
-        scp = _SCP.fullmatch(source)
+        scp = re.fullmatch(_SCP, source, re.DOTALL)
         if scp is None or source.startswith(("./", "../")):
             return None
         url = GitUrl(f"{scp[1]}@{scp[2]}:{scp[3]}")

@@ -18,9 +18,9 @@ from shiplap.graph.operations import NO_INPUT, Copy, FileAction, FileChange, Git
 from shiplap.oci.digest import is_digest
 from shiplap.trees.patterns import PatternSet, clean
 
-_SYMBOLIC = re.compile(r"[ugoa]*(?:[-+=][rwxXstugo]*)+(?:,[ugoa]*(?:[-+=][rwxXstugo]*)+)*")
+_SYMBOLIC = r"[ugoa]*(?:[-+=][rwxXstugo]*)+(?:,[ugoa]*(?:[-+=][rwxXstugo]*)+)*"
 _BODY = Lexer(skip_quotes=True)
-_GLOB = re.compile(r"([*?\[\\])")
+_GLOB = r"([*?\[\\])"
 
 
 class _Plan:
@@ -108,7 +108,7 @@ def _check_mode(text: str) -> None:
             hint="write octal (0755) or symbolic (u=rwX,go=rX)",
             at=text,
         )
-    if not _SYMBOLIC.fullmatch(text):
+    if not re.fullmatch(_SYMBOLIC, text):
         raise Fault(
             "invalid syntax", code="invalid-chmod", hint="write octal (0755) or symbolic (u=rwX,go=rX)", at=text
         )
@@ -151,7 +151,7 @@ class _Actions:
                 self._add(Node(self._git(git), (), self._about), ("/",), unpack=False)
             else:
                 operation = self._http(source)
-                name = _GLOB.sub(r"\\\1", operation.filename)
+                name = re.sub(_GLOB, r"\\\1", operation.filename)
                 self._add(Node(operation, (), self._about), (f"/{name}",), unpack=bool(self._plan.unpack))
         self._flush(local)
         if self._plan.inline:

@@ -17,7 +17,7 @@ _KEYS = (
     *("type", "from", "source", "target", "readonly", "id", "sharing", "required", "size", "mode", "uid", "gid"),
     *("src", "dst", "destination", "ro", "rw", "readwrite", "env"),
 )
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([kmgtp])?(?:i?b)?)", re.IGNORECASE)
+_SIZE = r"([0-9]+(?:\.[0-9]+)?) ?(?:([kmgtp])?(?:i?b)?)"
 _ORDER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
@@ -169,7 +169,7 @@ def _truth(key: str, value: str) -> bool:
 
 def _bytes(value: str) -> int:
     """``docker/go-units`` RAMInBytes: ``64m``, ``1.5GiB``, ``1024``."""
-    found = _SIZE.fullmatch(value.strip())
+    found = re.fullmatch(_SIZE, value.strip(), re.IGNORECASE)
     if found is None or len(found[1]) > 18:
         raise Fault(f"invalid value for size: {value}", code="invalid-mount", hint="write bytes, or 64m, 1g")
     return int(float(found[1]) * 1024 ** _ORDER[(found[2] or "").lower()])

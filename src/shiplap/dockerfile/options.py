@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from shiplap.dockerfile.checks import Remark
 from shiplap.graph.node import Node
@@ -15,8 +16,7 @@ from shiplap.oci.platform import Platform, native_platform
 from shiplap.oci.reference import Reference
 
 
-@dataclass(frozen=True, slots=True)
-class NamedContext:
+class NamedContext(msgspec.Struct, frozen=True):
     """What ``--build-context name=value`` puts in the place of a stage or an image.
 
     kind: ``local`` (a directory; ``value`` is for messages, ``ignore`` the lines of its own ignore file), ``image``
@@ -28,15 +28,14 @@ class NamedContext:
     ignore: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LowerOptions:
+class LowerOptions(msgspec.Struct, frozen=True):
     """A build request, as far as it bears on the graph. Values are resolved: nothing here is looked up anywhere."""
 
     target: str = ""
-    build_args: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    target_platform: Platform = field(default_factory=native_platform)
-    build_platform: Platform = field(default_factory=native_platform)
+    build_args: Mapping[str, str] = msgspec.field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    target_platform: Platform = msgspec.field(default_factory=native_platform)
+    build_platform: Platform = msgspec.field(default_factory=native_platform)
     explicit_platform: bool = False
     """The platform was asked for: the result's config says so even if the base image says something else."""
     multi_platform: bool = False
@@ -51,7 +50,7 @@ class LowerOptions:
     ulimits: tuple[str, ...] = ()
     """``name=soft:hard``."""
     hostname: str = ""
-    contexts: Mapping[str, NamedContext] = field(default_factory=dict)
+    contexts: Mapping[str, NamedContext] = msgspec.field(default_factory=dict)
     """By name as given, or ``name::os/arch`` for one platform."""
     context: LocalSource | GitSource | HttpSource | None = None
     """The main build context; None is the local one, with ``ignore``."""
@@ -65,8 +64,7 @@ class LowerOptions:
     """Entitlements: ``network.host``, ``security.insecure``."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedImage:
+class ResolvedImage(msgspec.Struct, frozen=True):
     """An image by the digest of its manifest for one platform."""
 
     reference: Reference
@@ -82,8 +80,7 @@ class ImageResolver(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class StagePlan:
+class StagePlan(msgspec.Struct, frozen=True):
     """What became of a stage. ``node`` is None if the stage is empty, or was not ``needed``."""
 
     index: int
@@ -94,8 +91,7 @@ class StagePlan:
     platform: Platform
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """A Dockerfile as a graph, and the config of the image to come.
 
     ``config.history`` ends with this build's entries, whose times are to be filled in; those that make a layer stand

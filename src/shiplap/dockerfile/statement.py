@@ -11,7 +11,7 @@ from shiplap.dockerfile.gotext import SPACE, quote, valid
 from shiplap.dockerfile.heredoc import Heredoc
 
 _BLANK = re.compile(r"[\t\v\f\r ]+")
-_LONE = re.compile(
+_LONE = (
     r"((?:^|[^\\])(?:\\\\)*)(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 )
@@ -116,7 +116,7 @@ def _json_array(rest: str) -> tuple[str, ...] | None:
         if "\\ud" not in rest.lower():
             return None
         # msgspec takes no lone surrogate (``"\\ud800"``), Go makes U+FFFD of it.
-        return _json_array(_LONE.sub(r"\1\\ufffd", rest)) if _LONE.search(rest) else None
+        return _json_array(re.sub(_LONE, r"\1\\ufffd", rest)) if re.search(_LONE, rest) else None
     if not all(isinstance(item, str) for item in array):
         raise Fault(
             "when using JSON array syntax, arrays must be comprised of strings only",

@@ -1,0 +1,8 @@
+FROM busybox
+ONBUILD ARG SEEN=1
+ONBUILD ENV GOT=$SEEN-$OTHER
+ONBUILD COPY --from=early /etc/passwd /p
+ONBUILD RUN <<END
+echo $SEEN
+END
+CMD ["x"]
