@@ -6,7 +6,8 @@ Each case is a file ``cases/NAME.txt`` with a section ``Dockerfile``, maybe ``op
 platform, no_cache_filter, contexts), maybe ``context/PATH`` files, and ``expected.json``, which is written here: ``error``,
 or ``steps`` (from the graph that BuildKit would run) with ``config`` and ``history`` (of an image that it did make), and
 ``warnings`` (from its checks). The base images beside busybox are made from ``images/*.Dockerfile``; their configs, and
-busybox's, stand in ``images.json`` and have to be those that the asked BuildKit sees under docker.io. Cases that only BuildKit's graph is wanted of say ``"build": false``.
+busybox's, stand in ``images.json`` and have to be those that the asked BuildKit sees under docker.io. Cases that only
+BuildKit's graph is wanted of say ``"build": false``.
 """
 
 from __future__ import annotations
