@@ -241,12 +241,21 @@ def test_killed_builder_leaves_nothing(kind: str, directory: Path) -> None:
     while len(cases.alive(f"sleep\0{marker}")) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert len(cases.alive(f"sleep\0{marker}")) == 2
+    text = Path(f"/proc/{cases.alive(marker)[0]}/cgroup").read_text()
+    groups = {part for part in text.replace("\n", "/").split("/") if part.startswith("shiplap-")}
+    assert bool(groups) == (kind != "native" and runtime.way.cgroups)
     builder.send_signal(signal.SIGKILL)
     builder.wait()
     deadline = time.monotonic() + 2
-    while (cases.alive(marker) or cases.alive(str(home))) and time.monotonic() < deadline:
+
+    def left() -> list[object]:
+        bundles = [*directory.glob("shiplap-oci-*")]
+        cgroups = [path for name in groups for path in Path("/sys/fs/cgroup").glob(f"*/{name}")]
+        return [*cases.alive(marker), *cases.alive(str(home)), *bundles, *cgroups]
+
+    while left() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert cases.alive(marker) == [] and cases.alive(str(home)) == []
+    assert left() == []
 
 
 @pytest.mark.skipif(not ROOT, reason="not root")

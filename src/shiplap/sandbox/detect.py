@@ -21,7 +21,7 @@ from shiplap.sandbox import elf, seccomp
 from shiplap.sandbox.native import NativeRuntime
 from shiplap.sandbox.oci_runtime import OciRuntime, ways
 from shiplap.sandbox.spec import ProcessSpec, Rootfs, Runtime
-from shiplap.sandbox.userns import current, refusal, sysctl
+from shiplap.sandbox.userns import current, refusal, subordinate_ids, sysctl
 
 PROGRAMS = ("runc", "crun")
 """BuildKit runs runc, so it comes first."""
@@ -100,7 +100,8 @@ def survey(scratch: str = "") -> Survey:
     found = [FoundRuntime("native", "", "", *_outcome("native", scratch))]
     for program in _programs():
         found.append(FoundRuntime(os.path.basename(program), program, _version(program), *_outcome(program, scratch)))
-    mapped = sum(count for _, _, count in ids.uids) - 1
+    outsider = ids.initial and os.geteuid() != 0
+    mapped = subordinate_ids(os.geteuid()) if outsider else sum(count for _, _, count in ids.uids) - 1
     return Survey(
         root=os.geteuid() == 0 and ids.initial,
         userns=not reason,
@@ -188,6 +189,7 @@ def _fix() -> str:
         reason = _userns_reason()
         if reason:
             return reason.partition(": try ")[2] or reason
+        return "call shiplap.sandbox.userns.enter_user_namespace() before the first thread starts"
     return "run as root on the machine itself, or in a container started with --privileged"
 
 

@@ -28,7 +28,7 @@ def _adopt_package() -> None:
 
 def serve(control: int) -> None:
     """Fork a keeper for each packet on ``control`` until the other end is gone."""
-    from shiplap.sandbox import seccomp, step
+    from shiplap.sandbox import keeper, seccomp, step
 
     machine = os.uname().machine
     bpf = seccomp.default_filter(machine) if seccomp.supported(machine) else b""
@@ -50,7 +50,7 @@ def serve(control: int) -> None:
             null = os.open("/dev/null", os.O_RDWR)
             os.dup2(null, control)
             os.close(null)
-            step.keep(fds[0], fds[1], fds[2], facts)
+            keeper.keep(fds[0], fds[1], fds[2], facts)
         for fd in fds:
             os.close(fd)
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
 
 from shiplap.sandbox import linux, profile
 from shiplap.sandbox.linux import ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY
 from shiplap.sandbox.refused import Refused
 from shiplap.sandbox.rooted import Place, open_in, reach
+
+TYPE_CHECKING = False  # typing and collections would take longer to import than a step takes to run
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 INERT = ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC
 _NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import posixpath
 import shutil
 import tempfile
 import uuid
@@ -23,7 +22,7 @@ from shiplap.sandbox.launch import Helper
 from shiplap.sandbox.oci_config import COVERED, config
 from shiplap.sandbox.spec import ExitStatus, Output, ProcessSpec
 from shiplap.sandbox.userns import current
-from shiplap.sandbox.wire import request
+from shiplap.sandbox.wire import absolute, request
 
 _STEP_FAULT = ("exec: ", "exec /", "executable file", "open executable")
 """In the words of a runtime: it was the step's program that could not be started."""
@@ -58,8 +57,8 @@ def ways(program: str, rootless: bool) -> tuple[Way, ...]:
 class OciRuntime:
     """Runs steps with the OCI runtime ``program`` (an absolute path), called in this ``way``. Satisfies ``Runtime``.
 
-    ``state``: a directory of the caller's (mode 0700) for bundles and the runtime's state; none: one under the
-    system's temporary directory, removed by ``close``. Thread-safe.
+    ``state``: where each step's bundle and the runtime's state are kept while it runs, in a directory of mode 0700;
+    empty: the system's temporary directory. Thread-safe.
     """
 
     name = "oci"
@@ -68,32 +67,28 @@ class OciRuntime:
         self.program = program
         self.way = way
         self._helper = Helper()
-        self._own = "" if state else tempfile.mkdtemp(prefix="shiplap-oci-")
-        self._state = state or self._own
+        self._state = state
 
     def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:
         """See ``Runtime.run``."""
         ids = current()
         asked = request(spec, ids)
         for index, mount in enumerate(asked["mounts"]):
-            target = posixpath.normpath("/" + mount["target"]).replace("//", "/")
+            target = absolute(mount["target"])
             if any(target == top or target.startswith(top + "/") for top in COVERED):
                 mount.update(staged=True, destination=target, target=f"/stage-{index}")
         name = f"shiplap-{uuid.uuid4().hex}"
-        bundle = os.path.join(self._state, name)
-        os.mkdir(bundle, 0o700)
+        bundle = tempfile.mkdtemp(prefix="shiplap-oci-", dir=self._state or None)
         log, state = (os.path.join(bundle, part) for part in ("log", "state"))
         call = [self.program, "--root", state, "--log", log, "--log-format", "json", *self.way.arguments]
         pid_file = os.path.join(bundle, "pid")
-        delete = [*call, "delete", "--force", name]
         asked["runtime"] = {
             "run": [*call, "run", "--detach", "--pid-file", pid_file, "--bundle", bundle, name],
             "pid_file": pid_file,
-            "delete": delete if self.way.cgroups else [],
+            "delete": [*call, "delete", "--force", name] if self.way.cgroups else [],
             "bundle": bundle,
             "hide": self.way.hide,
         }
-        ended = False
         try:
             document = config(
                 asked,
@@ -105,20 +100,15 @@ class OciRuntime:
             )
             Path(bundle, "config.json").write_text(json.dumps(document))
             status = self._helper.step(asked, output, cancel)
-            ended = True
             if status.code:
                 self._blame(log)
             return status
         finally:
-            if not ended and self.way.cgroups and os.path.isdir(os.path.join(state, name)):
-                _delete(delete)
             shutil.rmtree(bundle, ignore_errors=True)
 
     def close(self) -> None:
-        """End the helper process and remove the runtime's own directory."""
+        """End the helper process."""
         self._helper.close()
-        if self._own:
-            shutil.rmtree(self._own, ignore_errors=True)
 
     def _blame(self, log: str) -> None:
         """Raise SandboxError if it was the runtime that failed rather than the step."""
@@ -142,10 +132,3 @@ def _errors(log: str) -> list[str]:
         if isinstance(entry, dict) and entry.get("level") == "error":
             found.append(str(entry.get("msg", "")))
     return found
-
-
-def _delete(call: list[str]) -> None:
-    """Remove what a killed runtime left of its state and cgroup. Best effort: no process of it is alive."""
-    import subprocess
-
-    subprocess.run(call, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False, env={})

@@ -23,7 +23,9 @@ class Rootfs:
 
     ``lowers``: from the top layer down; none means an empty root. Whiteouts are 0:0 character devices, opaque
     directories carry ``trusted.overlay.opaque`` or ``user.overlay.opaque``. ``upper`` receives the changes, in the same
-    form; ``work`` is overlay's scratch directory beside it. Both exist and are empty.
+    form; ``work`` is overlay's scratch directory beside it, on the same disk. Both exist, and ``work`` is empty. What
+    is in ``work`` afterwards (also the throw-away views of ``StepMount``) is the caller's to remove. Nothing is synced:
+    who publishes ``upper`` does that.
     """
 
     lowers: tuple[str, ...]
@@ -38,9 +40,10 @@ class StepMount:
     kind:
       bind    ``source`` (a host path: file or directory, already resolved and safe) at ``target``
       overlay a writable throw-away view of the directories ``lowers`` (top first), narrowed to ``subpath``
-      tmpfs   ``size`` bytes (0: default), mode 1777, nosuid
+      tmpfs   ``size`` bytes (0: half of memory), mode 1777, nosuid, nodev
       secret  ``data`` as a file on a read-only nosuid,nodev,noexec tmpfs, with ``mode``, ``uid``, ``gid``
     ``subpath`` (bind of directory, overlay): resolved inside the mounted tree with RESOLVE_IN_ROOT semantics.
+    ``readonly`` covers whatever else is mounted below a bind's source. ``target`` may not be / or lead into /proc.
     """
 
     kind: str
@@ -61,8 +64,11 @@ class ProcessSpec:
     """One process of a build step. Everything it may see is here; nothing is inherited from the builder."""
 
     args: tuple[str, ...]
+    """Never empty. Without a slash the first is looked for in PATH of ``env``, inside the root."""
     env: tuple[str, ...]
+    """``NAME=value``; an entry without ``=`` is dropped, the last of several with one name counts."""
     cwd: str
+    """Made, with mode 0755 and the identity as owner, if it is missing; it then stays in the layer."""
     rootfs: Rootfs
     identity: Identity = Identity()
     mounts: tuple[StepMount, ...] = ()
@@ -103,6 +109,7 @@ class Runtime(Protocol):
 
         When this returns, whatever happened: no process, mount or descriptor of the step is left, ``spec.rootfs.upper``
         holds its changes (less what the runtime itself had to create), and nothing else on the machine has changed.
-        Raises SandboxError when the process could not be started, with a hint where the machine forbids it.
+        A program that is missing or cannot be run is the step's fault: status 1 and runc's words on stream 2, as with
+        BuildKit. Raises SandboxError when the step could not be isolated, with a hint where the machine forbids it.
         """
         ...

@@ -1,9 +1,4 @@
-"""One step inside the helper: the keeper, which outlives the process, and the process up to its exec.
-
-The keeper holds the overlay in a mount namespace of its own, so it sees the root without what is mounted over it; it
-watches the process and the socket, kills when the socket closes, and cleans up when all is over. The process is the
-first of a new pid namespace: when it ends, however it ends, the kernel kills whatever it left.
-"""
+"""The process of a step, inside the helper, from the fork to its exec; and what it and its keeper say to each other."""
 
 from __future__ import annotations
 
@@ -13,15 +8,17 @@ import fcntl
 import marshal
 import os
 import resource
-import select
-from collections.abc import Mapping
-from typing import Any, NoReturn
 
 from shiplap.sandbox import linux, mounts, profile
 from shiplap.sandbox.refused import NotExecutable, Refused
-from shiplap.sandbox.rooted import Made, Place, reach, unmake
+from shiplap.sandbox.rooted import Place
 
-Request = Mapping[str, Any]
+TYPE_CHECKING = False  # see mounts.py
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, NoReturn
+
+    Request = Mapping[str, Any]
 
 _LIMITS = (
     *("cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as"),
@@ -89,117 +86,6 @@ def explain(error: BaseException) -> tuple[str, str, str]:
     return "sandbox", f"{type(error).__name__}: {error}", ""
 
 
-def keep(sock: int, stdout: int, stderr: int, facts: Facts) -> NoReturn:
-    """The keeper's life: read the request, run it, answer ("exit", code, out of memory) or ("error", code, text, hint).
-
-    Never returns: a process forked from the helper must not fall back into its loop.
-    """
-    try:
-        request = read_message(sock)
-        try:
-            answer: tuple[object, ...] = _Keeper(request, sock, facts).run(stdout, stderr)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
-            answer = ("error", *explain(error))
-        write_message(sock, answer)
-    except (EOFError, OSError):
-        pass
-    finally:
-        os._exit(0)
-
-
-class _Keeper:
-    def __init__(self, request: Request, sock: int, facts: Facts) -> None:
-        self._request = request
-        self._sock = sock
-        self._facts = facts
-        self._made: list[Made] = []
-        self._failure: tuple[str, str, str] | None = None
-
-    def run(self, stdout: int, stderr: int) -> tuple[object, ...]:
-        request, facts = self._request, self._facts
-        if not facts.filter and not request["insecure"] and request["runtime"] is None:
-            hint = "use --isolation oci with runc or crun"
-            raise Refused("no-seccomp", f"the native sandbox has no system call table for {facts.machine}", hint)
-        if os.listdir(request["work"]):
-            raise Refused("work-not-empty", f"overlay's work directory {request['work']} has been used before")
-        os.umask(0)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (facts.nofile[1], facts.nofile[1]))
-        linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWPID)
-        linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
-        os.mkdir(scratch(request), 0o700)
-        for index, mount in enumerate(request["mounts"]):
-            if mount["kind"] == "overlay":
-                for name in ("upper", "work"):
-                    os.makedirs(spare(request, index, name), 0o755)
-        nodev = not request["insecure"] and request["runtime"] is None
-        root = mounts.mount_root(request["lowers"], request["upper"], request["work"], facts.userns, nodev)
-        try:
-            mounts.real_directories(root)
-            owner = (request["uid"], request["gid"])
-            reach(root, request["cwd"], "dir", 0o755, owner).close()
-            code, memory = self._process(stdout, stderr)
-        finally:
-            unmake(root, self._made)
-            os.close(root)
-            _unmount(request["upper"])
-        if self._failure is not None:
-            return ("error", *self._failure)
-        return ("exit", code, memory)
-
-    def _process(self, stdout: int, stderr: int) -> tuple[int, bool]:
-        kills = _memory_kills()
-        report, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            _first_process(self._request, self._facts, stdout, stderr, write)
-        os.close(write)
-        os.close(stdout)
-        os.close(stderr)
-        status = self._watch(pid, report)
-        code = os.waitstatus_to_exitcode(status)
-        code = 128 - code if code < 0 else code
-        return code, code == 137 and _memory_kills() > kills
-
-    def _watch(self, pid: int, report: int) -> int:
-        """Wait for the process, reading what it reports, and kill it once the socket is closed. Its wait status."""
-        try:
-            ended = os.pidfd_open(pid)
-        except OSError:  # before Linux 5.3: look every few milliseconds
-            ended = -1
-        poller = select.poll()
-        for fd in (self._sock, report, ended):
-            if fd >= 0:
-                poller.register(fd, select.POLLIN)
-        while True:
-            ready = {fd for fd, _ in poller.poll(10 if ended < 0 else None)}
-            if report in ready and not self._hear(report):
-                poller.unregister(report)
-            if self._sock in ready:
-                poller.unregister(self._sock)
-                os.kill(pid, _signal.SIGKILL)
-            if ended < 0 or ended in ready:
-                done, status = os.waitpid(pid, os.WNOHANG)
-                if done:
-                    break
-        while report in ready and self._hear(report):
-            pass
-        if ended >= 0:
-            os.close(ended)
-        os.close(report)
-        return status
-
-    def _hear(self, report: int) -> bool:
-        try:
-            kind, *rest = read_message(report)
-        except EOFError:
-            return False
-        if kind == "made":
-            self._made.append(Made(*rest))
-        else:
-            self._failure = (rest[0], rest[1], rest[2])
-        return True
-
-
 def scratch(request: Request) -> str:
     """Where the step's mount namespace has a tmpfs for what is bound into the root, beside overlay's own directories."""
     return os.path.join(request["work"], SCRATCH)
@@ -210,23 +96,7 @@ def spare(request: Request, index: int, name: str = "") -> str:
     return os.path.join(request["work"], f"view-{index}", name)
 
 
-def _unmount(path: str) -> None:
-    try:
-        linux.unmount(path)
-    except OSError:
-        linux.unmount(path, linux.MNT_DETACH)
-
-
-def _memory_kills() -> int:
-    """How often this machine has killed for want of memory (Linux 4.13; 0 before): all there is without a cgroup."""
-    try:
-        with open("/proc/vmstat", "rb") as table:
-            return next((int(line.split()[1]) for line in table if line.startswith(b"oom_kill ")), 0)
-    except OSError:
-        return 0
-
-
-def _first_process(request: Request, facts: Facts, stdout: int, stderr: int, report: int) -> NoReturn:
+def first_process(request: Request, facts: Facts, stdout: int, stderr: int, report: int) -> NoReturn:
     """The forked child: becomes the step's process, or reports why not."""
     try:
         # Above everything that dup2 will overwrite.
@@ -428,8 +298,6 @@ def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int) -> NoRe
         while pid != wanted:
             pid, ended = os.wait()
         status = os.waitstatus_to_exitcode(ended)
-        if runtime["delete"]:
-            _call(runtime["delete"])
     os._exit(128 - status if status < 0 else status)
 
 

@@ -160,6 +160,11 @@ def enter_user_namespace() -> IdMap:
     return current()
 
 
+def subordinate_ids(uid: int) -> int:
+    """How many user ids /etc/subuid gives to the user ``uid``."""
+    return sum(count for _, count in _ranges("/etc/subuid", uid))
+
+
 def _ranges(file: str, uid: int) -> tuple[tuple[int, int], ...]:
     import pwd
 

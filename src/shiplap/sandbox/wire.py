@@ -33,7 +33,7 @@ def request(spec: ProcessSpec, ids: IdMap) -> dict[str, Any]:
     return {
         "args": list(spec.args),
         "env": [word for word in spec.env if "=" in word],  # else runc fails, or a runtime might fill in the host's
-        "cwd": posixpath.normpath("/" + spec.cwd).replace("//", "/"),
+        "cwd": absolute(spec.cwd),
         "lowers": list(spec.rootfs.lowers),
         "upper": spec.rootfs.upper,
         "work": spec.rootfs.work,
@@ -52,8 +52,13 @@ def request(spec: ProcessSpec, ids: IdMap) -> dict[str, Any]:
     }
 
 
+def absolute(path: str) -> str:
+    """``path`` from the root, without dots and doubled slashes (of which POSIX lets normpath keep two in front)."""
+    return "/" + posixpath.normpath("/" + path).lstrip("/")
+
+
 def _depth(mount: StepMount) -> int:
-    return posixpath.normpath("/" + mount.target).count("/")
+    return absolute(mount.target).count("/")
 
 
 def _mount(mount: StepMount) -> dict[str, Any]:
