@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shiplap.api.build import build
+    from shiplap.api.building import build
     from shiplap.api.request import Output, Request, Result, Secret, StageResult
 
 __all__ = ["Output", "Request", "Result", "Secret", "StageResult", "build"]
 
 _HOMES = {
-    "build": "build",
+    "build": "building",  # a module named as the function would take its place once it is imported
     "Output": "request",
     "Request": "request",
     "Result": "request",

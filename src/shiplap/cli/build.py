@@ -96,7 +96,7 @@ def run(name: str, argv: list[str]) -> int:
 
     if os.geteuid() != 0:
         enter_user_namespace()
-    from shiplap.api.build import build
+    from shiplap.api.building import build
 
     with _view(mode) as sink, _cancel_on_signals() as cancel:
         _warn_ignored(options, sink)
