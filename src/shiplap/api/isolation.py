@@ -24,7 +24,7 @@ def runtime_for(isolation: str, settings: Settings) -> Callable[[], Runtime]:
             if not chosen:
                 from shiplap.sandbox.detect import choose
 
-                chosen.append(choose(isolation))
+                chosen.append(choose(isolation, settings.root))
             return chosen[0]
 
     return runtime

@@ -37,7 +37,7 @@ class Accounts:
         """
         name, colon, group = user.partition(":")
         if not user:
-            return Identity(0, 0, self._groups_of("root", 0) if self._known_root() else ())
+            return Identity(0, 0, self._groups_of("root", 0))
         if name.isdigit():
             uid = _number(name)
             if colon:
@@ -65,16 +65,16 @@ class Accounts:
         else:
             known = next((entry for entry in self._users() if entry.name == name), None)
             uid, gid = (known.uid, known.gid) if known is not None else (0, 0)
-        if colon and group:
-            gid = _number(group) if group.isdigit() else next((g for n, g, _ in self._group_rows() if n == group), 0)
+        if colon and group.isdigit():
+            gid = _number(group)
+        elif colon:
+            # BuildKit: an unknown group leaves the user's, an empty one is number 0.
+            gid = next((g for n, g, _ in self._group_rows() if n == group), gid if group else 0)
         return uid, gid
 
     def home(self, uid: int) -> str:
         """The home directory of ``uid``, ``/`` if it is not known."""
         return next((entry.home for entry in self._users() if entry.uid == uid and entry.home), "/")
-
-    def _known_root(self) -> bool:
-        return any(entry.uid == 0 for entry in self._users())
 
     def _gid(self, group: str) -> int:
         if group.isdigit():
