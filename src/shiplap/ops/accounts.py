@@ -41,10 +41,11 @@ class Accounts:
         if name.isdigit():
             uid = _number(name)
             if colon:
-                return Identity(uid, self._gid(group))
+                gid = self._gid(group)
+                return Identity(uid, gid, (gid,))
             known = next((entry for entry in self._users() if entry.uid == uid), None)
             if known is None:
-                return Identity(uid, 0)
+                return Identity(uid, 0, (0,))
             return Identity(uid, known.gid, self._groups_of(known.name, known.gid))
         known = next((entry for entry in self._users() if entry.name == name), None)
         if known is None:
@@ -54,7 +55,8 @@ class Accounts:
                 hint="make the user first, with RUN adduser or useradd",
             )
         if colon:
-            return Identity(known.uid, self._gid(group))
+            gid = self._gid(group)
+            return Identity(known.uid, gid, (gid,))
         return Identity(known.uid, known.gid, self._groups_of(known.name, known.gid))
 
     def owner(self, text: str) -> tuple[int, int]:

@@ -7,10 +7,11 @@ Works for root and for an ordinary user: owners and devices that the kernel refu
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from shiplap.errors import TreeError
 from shiplap.trees.entry import Entry, entry_of
@@ -221,7 +222,7 @@ class Spot:
 
     def make_directory(self, name: str, mode: int, uid: int, gid: int, mtime: int | None = None) -> Spot:
         """Make a new directory; what bears the name, if anything, must have been removed before."""
-        self.ensure()
+        self._change()
         hides = self._clear_whiteout(name)
         spot = Spot(self.tree, self, self.where(name), None)
         os.mkdir(spot.path, 0o700, dir_fd=self.tree.fd)
@@ -236,13 +237,25 @@ class Spot:
 
     def create_file(self, name: str) -> int:
         """A descriptor to write a new regular file; what bears the name must have been removed before."""
-        self.ensure()
+        self._change()
         if self._base is not None:
             self._clear_whiteout(name)
         return os.open(self.where(name), _CREATE, 0o600, dir_fd=self.tree.fd)
 
-    def finish_file(self, fd: int, name: str, mode: int, uid: int, gid: int, mtime: int) -> None:
-        """Owner, mode and time of the file just written (in that order: chown clears setuid); closes ``fd``."""
+    def finish_file(
+        self,
+        fd: int,
+        name: str,
+        mode: int,
+        uid: int,
+        gid: int,
+        mtime: int,
+        xattrs: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Owner, mode, attributes and time of the file just written; closes ``fd``.
+
+        In that order: chown clears setuid and capabilities. Attributes that are refused are left out, as in BuildKit.
+        """
         try:
             if (uid, gid) != (self.tree.uid, self.tree.gid):
                 try:
@@ -252,13 +265,16 @@ class Spot:
                         raise
                     self.tree.owners.record(self.where(name), Owner(uid, gid))
             os.fchmod(fd, mode)
+            for key, value in (xattrs or {}).items():
+                with contextlib.suppress(OSError):
+                    os.setxattr(fd, key, value)
             os.utime(fd, ns=(mtime, mtime))
         finally:
             os.close(fd)
 
     def make_link(self, name: str, target: str, uid: int, gid: int, mtime: int) -> None:
         """A symbolic link."""
-        self.ensure()
+        self._change()
         self._clear_whiteout(name)
         os.symlink(target, self.where(name), dir_fd=self.tree.fd)
         self._own_to(name, uid, gid)
@@ -266,7 +282,7 @@ class Spot:
 
     def make_node(self, name: str, mode: int, rdev: int, uid: int, gid: int, mtime: int) -> None:
         """A FIFO or device; on record, over an empty file, where the kernel refuses to make one."""
-        self.ensure()
+        self._change()
         self._clear_whiteout(name)
         path = self.where(name)
         try:
@@ -280,13 +296,20 @@ class Spot:
 
     def hard_link(self, name: str, source: str) -> None:
         """Another name for the file ``source`` (path in this layer, no directory)."""
-        self.ensure()
+        self._change()
         self._clear_whiteout(name)
         path = self.where(name)
         os.link(source, path, src_dir_fd=self.tree.fd, dst_dir_fd=self.tree.fd, follow_symlinks=False)
         owner = self.tree.owners.paths.get(source)
         if owner is not None:
             self.tree.owners.record(path, owner)
+
+    def dress_file(self, name: str, mode: int, uid: int, gid: int, mtime: int) -> None:
+        """Owner, mode and time of a regular file of this layer."""
+        path = self.where(name)
+        self._own_to(name, uid, gid)
+        os.chmod(path, mode, dir_fd=self.tree.fd)
+        os.utime(path, ns=(mtime, mtime), dir_fd=self.tree.fd, follow_symlinks=False)
 
     def copy_up(self, name: str) -> None:
         """Bring the base's file or link ``name`` into this layer, as overlayfs does before it is changed or linked."""
@@ -312,12 +335,11 @@ class Spot:
 
     def set_entry(self, uid: int, gid: int, mode: int) -> None:
         """Owner and permissions of this directory itself, which must be in the layer."""
-        if (uid, gid) != (self.tree.uid, self.tree.gid) or self.tree.owners:
-            self._own_to("", uid, gid)
+        self._own_to("", uid, gid)
         os.chmod(self.path or ".", mode, dir_fd=self.tree.fd)
 
     def set_time(self, mtime: int) -> None:
-        """Modification time of this directory, in nanoseconds; it takes hold when the layer is finished."""
+        """Modification time of this directory, in nanoseconds, until something in it is made or removed."""
         self.ensure()
         self.tree.times[self.path] = mtime
 
@@ -331,7 +353,7 @@ class Spot:
 
     def remove(self, name: str) -> None:
         """Remove ``name`` and all below it; a whiteout stays where the base has the name."""
-        self.ensure()
+        self._change()
         own = self._own(name)
         if own is not None:
             if own.is_whiteout:
@@ -353,6 +375,11 @@ class Spot:
             self.tree.opaque = OPAQUE[1]
             os.setxattr(target, self.tree.opaque, b"y", follow_symlinks=False)
 
+    def _change(self) -> None:
+        """Make ready for an entry to come or go, which moves this directory's time, whatever it was set to before."""
+        self.ensure()
+        self.tree.times.pop(self.path, None)
+
     def _own(self, name: str) -> Entry | None:
         if not self.exists:
             return None
@@ -373,6 +400,8 @@ class Spot:
             if error.errno not in _REFUSED:
                 raise
             self.tree.owners.record(path, Owner(uid, gid))
+        else:
+            self.tree.owners.paths.pop(path, None)
 
     def _clear_whiteout(self, name: str) -> bool:
         """Take away a whiteout of this layer; True if there was one, so that a directory made here hides the base's."""

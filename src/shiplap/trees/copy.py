@@ -13,10 +13,12 @@ from shiplap.trees.digest import split_parents
 from shiplap.trees.entry import Entry
 from shiplap.trees.mode import apply_mode, parse_octal
 from shiplap.trees.patterns import PatternSet
-from shiplap.trees.select import Selected, has_wildcard, select
+from shiplap.trees.select import Selected, has_wildcard, not_found, select
 from shiplap.trees.tree import Directory, Tree
 
 CHUNK = 1 << 20
+CAPABILITY = "security.capability"
+"""Not taken from a context: it does not survive BuildKit's transfer, in which attributes come before the bytes."""
 
 
 class CopyRule(msgspec.Struct, frozen=True):
@@ -43,6 +45,7 @@ class Copier:
         self._octal = parse_octal(rule.mode) if rule.mode else None
         self._exclude = PatternSet(rule.exclude) if rule.exclude else None
         self._include: PatternSet | None = None
+        self._literal = ""
         self._inodes: dict[tuple[int, int], str] = {}
 
     def copy(
@@ -56,8 +59,12 @@ class Copier:
         """
         if self.rule.parents:
             base, pattern = split_parents(source)
-            if not has_wildcard(base) and not has_wildcard(pattern) and pattern:
-                select(self.tree, f"{base}/{pattern}")
+            if not pattern:
+                raise not_found("/")
+            self._literal = ""
+            if not has_wildcard(base) and not has_wildcard(pattern):
+                self._literal = f"{base.rstrip('/')}/{pattern}"
+                select(self.tree, self._literal)
             self._include = PatternSet((pattern,))
             source = base
         for match in select(self.tree, source):
@@ -93,7 +100,9 @@ class Copier:
             directory = found.directory()
             spot, leaf = self._enter(dest)
             entry = found.entry if found.entry is not None else self.tree.root_entry()
-            self._copy_top(found.parent, directory, entry, spot, leaf)
+            copied = self._copy_top(directory, entry, spot, leaf)
+            if not copied and self._literal and self._exclude is None:
+                raise not_found(self._literal)  # it is there, but beyond a link, into which no pattern looks
             if directory is not found.parent:
                 directory.close()
             return
@@ -119,17 +128,24 @@ class Copier:
             return spot.child(leaf), name
         return spot, leaf
 
-    def _copy_top(self, parent: Directory, directory: Directory, entry: Entry, spot: Spot, leaf: str) -> None:
-        """The directory that was named itself: one that exists keeps mode and owner, and gets the source's time."""
+    def _copy_top(self, directory: Directory, entry: Entry, spot: Spot, leaf: str) -> bool:
+        """The directory that was named itself: one that exists keeps mode and owner, and gets the source's time.
+
+        True if anything in it was copied.
+        """
         existing = spot.lookup(leaf) if leaf else None
         if leaf and existing is None:
-            below, fresh = self._make_like(parent, entry, spot, leaf), True
+            # Made as the directories on the way are: of what was named itself only the contents and the time arrive.
+            below, fresh = self.make_parents(spot, leaf), True
         else:
             if existing is not None and not existing.is_dir:
                 raise TreeError(f"cannot copy to non-directory: /{spot.where(leaf)}", code="copy-conflict")
             below, fresh = (spot.child(leaf) if leaf else spot), False
-        self._copy_contents(directory, below, "", fresh)
-        below.set_time(entry.mtime)
+        copied = self._copy_contents(directory, below, "", fresh)
+        if directory.path or not self.tree.live:
+            # The root of a context is no part of what BuildKit is sent, so its time never shows.
+            below.set_time(entry.mtime)
+        return copied
 
     def _copy_contents(self, directory: Directory, spot: Spot, prefix: str, fresh: bool) -> bool:
         """Copy what is in ``directory``; True if anything was. With ``--parents`` directories are made when needed."""
@@ -174,10 +190,13 @@ class Copier:
         existing = spot.lookup(entry.name)
         if existing is not None and not existing.is_dir:
             raise TreeError(f"cannot copy to non-directory: /{spot.where(entry.name)}", code="copy-conflict")
-        below = spot.child(entry.name) if existing is not None else self._make_like(directory, entry, spot, entry.name)
-        self._copy_contents(child, below, path + "/", fresh=existing is None)
         if existing is None:
-            below.set_time(entry.mtime)
+            below = self._make_like(directory, entry, spot, entry.name)
+        else:
+            below = spot.child(entry.name)
+            below.ensure()
+            below.set_entry(existing.uid, existing.gid, entry.permissions)
+        self._copy_contents(child, below, path + "/", fresh=existing is None)
         child.close()
         return True
 
@@ -247,17 +266,15 @@ class Copier:
                     raise TreeError(
                         f"{directory.where(entry.name)}: changed while it was read", code="changed-while-read"
                     )
-                names = os.listxattr(source)
-                for key in names:
-                    if ".overlay." not in key:
-                        try:
-                            os.setxattr(fd, key, os.getxattr(source, key))
-                        except OSError:
-                            continue
+                xattrs = {
+                    key: os.getxattr(source, key)
+                    for key in os.listxattr(source)
+                    if ".overlay." not in key and not (key == CAPABILITY and self.tree.live)
+                }
             except BaseException:
                 os.close(fd)
                 raise
-            spot.finish_file(fd, name, self._mode(entry.permissions, False), uid, gid, entry.mtime)
+            spot.finish_file(fd, name, self._mode(entry.permissions, False), uid, gid, entry.mtime, xattrs)
         finally:
             os.close(source)
 
