@@ -51,6 +51,7 @@ class _Unpacker:
         self._rule = rule
         self._root = root
         self._written = 0
+        self._times: dict[Spot, int] = {}
 
     def run(self, reader: TarReader) -> int:
         for member in reader:
@@ -66,13 +67,17 @@ class _Unpacker:
                 raise ImageError(f"cannot unpack {member.name[:200]!r}: {error}", code="cannot-unpack") from None
             except ValueError as error:  # a NUL in a name
                 raise ImageError(f"cannot unpack {member.name[:200]!r}: {error}", code="invalid-tar") from None
+        for spot, mtime in self._times.items():  # last of all: whatever is unpacked into a directory moves its time
+            if self._target.known(spot.path) is spot:
+                spot.set_time(mtime)
         return self._written
 
     def _apply(self, member: Header, reader: TarReader) -> None:
         self._rule.check()
         parts = _parts(member.name)
         if not parts:
-            if member.kind == tar.DIRECTORY:
+            # ADD unpacks into a directory that stays what it is; a layer says what its root is.
+            if member.kind == tar.DIRECTORY and self._rule.whiteouts:
                 self._dress_directory(self._root, member)
             return
         name = parts[-1]
@@ -95,8 +100,9 @@ class _Unpacker:
             if exists and spot.lookup(name) is not None:
                 self._dress_directory(spot.child(name), member)
             else:
-                made = spot.make_directory(name, member.mode, uid, gid, mtime)
+                made = spot.make_directory(name, member.mode, uid, gid)
                 _set_xattrs(made, "", member)
+                self._times[made] = mtime
         elif member.kind == tar.REGULAR:
             self._written += member.size
             if self._written > self._rule.size_limit:
@@ -125,7 +131,7 @@ class _Unpacker:
         spot.ensure()
         spot.set_entry(*self._owner(member), member.mode)
         _set_xattrs(spot, "", member)
-        spot.set_time(_time(member))
+        self._times[spot] = _time(member)
 
     def _hard_link(self, member: Header, spot: Spot, name: str) -> None:
         parts = _parts(member.link)
@@ -143,6 +149,9 @@ class _Unpacker:
             )
         holder.copy_up(parts[-1])
         spot.hard_link(name, holder.where(parts[-1]))
+        if source.is_file:
+            # As containerd and Docker do: what the last name says of the file holds for all of them.
+            spot.dress_file(name, member.mode, *self._owner(member), _time(member))
 
     def _whiteout(self, parts: list[str]) -> None:
         name = parts[-1]
