@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 
-from shiplap.errors import StepError, TreeError
+from shiplap.errors import ImageError, StepError, TreeError
 from shiplap.events.facts import StepOutput
 from shiplap.graph.node import Node
 from shiplap.graph.operations import NO_INPUT, Mount, Run
@@ -40,7 +40,12 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
     with ExitStack() as held, snapshots.draft(parent) as draft:
         base = held.enter_context(snapshots.tree(parent)) if parent != EMPTY else None
         accounts = Accounts(base)
-        identity = accounts.identity(operation.user)
+        command = " ".join(operation.args)
+        try:
+            identity = accounts.identity(operation.user)
+        except ImageError as error:
+            error.message = f'process "{command}" did not complete successfully: {error.message}'
+            raise
         secrets = _Secrets(bench)
         mounts = _Mounts(operation, open_tree, bench, secrets, held)
         spec = ProcessSpec(
@@ -60,7 +65,6 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
         tail = _Tail(node, bench)
         status = bench.runtime().run(spec, tail.take, bench.cancel)
         if status.code != 0:
-            command = " ".join(operation.args)
             reason = " (killed: out of memory)" if status.out_of_memory else ""
             raise StepError(
                 f'process "{command}" did not complete successfully: exit code: {status.code}{reason}',
