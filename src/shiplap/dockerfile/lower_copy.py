@@ -58,6 +58,8 @@ def lower_copy(state: StageState, word: instructions.Copy | instructions.Add, gr
     name = state.title(text)
     # A link's files are laid on nothing; only then are they merged over the stage.
     link = word.link and not plan.chmod
+    if link and state.node is not None:
+        _check_link_owner(plan.chown)
     below = None if link else state.node
     inputs: list[Node] = [below] if below else []
     about = state.about(name, word)
@@ -96,6 +98,17 @@ def _check(plan: _Plan) -> None:
         PatternSet(plan.word.exclude)
     except TreeError as error:
         raise Fault(error.message, code=error.code, hint=error.hint, at="--exclude") from None
+
+
+def _check_link_owner(chown: str) -> None:
+    """A link is laid on nothing, where no names are known: BuildKit fails too, when it gets there."""
+    if any(part and not re.fullmatch("[0-9]+", part) for part in chown.split(":", 1)):
+        raise Fault(
+            "invalid user index: -1",
+            code="link-owner-by-name",
+            hint="--link knows no users of the stage: give --chown numbers, or leave --link away",
+            at=chown,
+        )
 
 
 def _check_mode(text: str) -> None:
