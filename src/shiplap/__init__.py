@@ -5,18 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shiplap.api import Output, Request, Result, Secret, build
+    from shiplap.api import Output, Request, Result, Secret, StageResult, build, enter_user_namespace
     from shiplap.errors import ShiplapError
 
 __version__ = "0.1.0"
-__all__ = ["Output", "Request", "Result", "Secret", "ShiplapError", "__version__", "build"]
+__all__ = [
+    "Output",
+    "Request",
+    "Result",
+    "Secret",
+    "ShiplapError",
+    "StageResult",
+    "__version__",
+    "build",
+    "enter_user_namespace",
+]
 
 _HOMES = {
     "Output": "shiplap.api",
     "Request": "shiplap.api",
     "Result": "shiplap.api",
     "Secret": "shiplap.api",
+    "StageResult": "shiplap.api",
     "build": "shiplap.api",
+    "enter_user_namespace": "shiplap.api",
     "ShiplapError": "shiplap.errors",
 }
 

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shiplap.api.building import build
+    from shiplap.api.isolation import enter_user_namespace
     from shiplap.api.request import Output, Request, Result, Secret, StageResult
 
-__all__ = ["Output", "Request", "Result", "Secret", "StageResult", "build"]
+__all__ = ["Output", "Request", "Result", "Secret", "StageResult", "build", "enter_user_namespace"]
 
 _HOMES = {
     "build": "building",  # a module named as the function would take its place once it is imported
+    "enter_user_namespace": "isolation",
     "Output": "request",
     "Request": "request",
     "Result": "request",
