@@ -47,7 +47,7 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
             error.message = f'process "{command}" did not complete successfully: {error.message}'
             raise
         secrets = _Secrets(bench)
-        mounts = _Mounts(operation, open_tree, bench, secrets, held)
+        mounts = _Mounts(operation, inputs, open_tree, bench, secrets, held)
         spec = ProcessSpec(
             args=operation.args,
             env=_environment(operation, bench, secrets, accounts.home(identity.uid)),
@@ -137,9 +137,16 @@ class _Mounts:
     """Turns the mounts of a RUN into mounts of the sandbox; what they need is held until the step has ended."""
 
     def __init__(
-        self, operation: Run, open_tree: OpenTree, bench: Workbench, secrets: _Secrets, held: ExitStack
+        self,
+        operation: Run,
+        inputs: Sequence[str],
+        open_tree: OpenTree,
+        bench: Workbench,
+        secrets: _Secrets,
+        held: ExitStack,
     ) -> None:
         self._operation = operation
+        self._inputs = inputs
         self._open_tree = open_tree
         self._bench = bench
         self._secrets = secrets
@@ -190,7 +197,7 @@ class _Mounts:
         return self._held.enter_context(Tree((str(directory),)))
 
     def _cache(self, mount: Mount) -> StepMount:
-        directory = self._bench.store.cache_mount(mount.id)
+        directory = self._bench.store.cache_mount(self._cache_name(mount))
         if mount.sharing == "locked":
             self._held.enter_context(locked(f"{directory}.lock", check=self._bench.check))
         elif mount.sharing == "private":
@@ -209,15 +216,27 @@ class _Mounts:
             subpath = found.path if found is not None else ""
         return StepMount("bind", mount.target, source=path, subpath=subpath, readonly=mount.readonly)
 
+    def _cache_name(self, mount: Mount) -> str:
+        """What the contents are shared by: the id, and what a new one begins with, as in BuildKit."""
+        if _asks_for_owner(mount):
+            return f"{mount.id}\0{mount.uid}:{mount.gid}:{mount.mode}"
+        if mount.input != NO_INPUT:
+            return f"{mount.id}\0{self._inputs[mount.input]}\0{mount.source}"
+        return mount.id
+
     def _make_cache(self, mount: Mount, name: str) -> None:
         with self._bench.store.scratch("mount") as scratch:
             directory = scratch / "made"
             (directory / "diff").mkdir(parents=True)
-            source = self._open_tree(mount.input) if mount.input != NO_INPUT else None
+            seeded = mount.input != NO_INPUT and not _asks_for_owner(mount)
+            source = self._open_tree(mount.input) if seeded else None
             with source or nullcontext(), ChangeTree(str(directory / "diff"), None) as target:
+                uid, gid, mode = mount.uid, mount.gid, 0o755 if mount.mode is None else mount.mode
                 if source is not None:
                     Copier(source, target, CopyRule(check=self._bench.check), time.time_ns()).copy(mount.source, "/")
-                target.root().set_entry(mount.uid, mount.gid, 0o755 if mount.mode is None else mount.mode)
+                    top = resolve(source, mount.source).entry
+                    uid, gid, mode = (top.uid, top.gid, top.permissions) if top is not None else (0, 0, 0o755)
+                target.root().set_entry(uid, gid, mode)
             directory.rename(self._bench.store.root / "mounts" / name)
 
     def _tmpfs(self, mount: Mount) -> StepMount:
@@ -242,6 +261,11 @@ class _Mounts:
                 )
             return None
         return StepMount("bind", mount.target, source=socket, readonly=False)
+
+
+def _asks_for_owner(mount: Mount) -> bool:
+    """Whether a cache mount is a new directory of its own owner or mode; BuildKit leaves them out where it has a source."""
+    return mount.source in ("", "/") and (mount.mode is not None or bool(mount.uid or mount.gid))
 
 
 class _Tail:
