@@ -10,8 +10,8 @@ The BuildKit at ADDRESS must take docker.io's images from the registry (http) at
       http = true
 
 The base image of the tests is pushed there as ``library/base``. A case is a directory with ``Dockerfile``, maybe
-``context.txt`` (see context.py), ``options.json`` (target, build_args, labels, platform, secrets, dockerignore) and
-``expected.json``, which is written here: ``error``, or ``config``, ``history`` and ``layers``.
+``context.txt`` (see context.py), ``options.json`` (target, build_args, labels, platform, secrets),
+``Dockerfile.dockerignore``, and ``expected.json``, which is written here: ``error``, or ``config``, ``history`` and ``layers``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,11 @@ def record(case: Path, buildctl: list[str], base: dict[str, Any]) -> None:
         context.make_context(listing.read_text() if listing.exists() else "", directory)
         written = Path(scratch) / "dockerfile"
         written.mkdir()
-        shutil.copy(case / "Dockerfile", written)
+        for file in case.glob("Dockerfile*"):
+            shutil.copy(file, written)
         forget_context(buildctl, Path(scratch))
         command = [*buildctl, "build", "--frontend=dockerfile.v0", "--progress=plain", "--opt=no-cache="]
+        command.append(f"--opt=build-arg:BUILDKIT_CACHE_MOUNT_NS={uuid.uuid4().hex}")  # caches outlive --no-cache
         command += [f"--local=context={directory}", f"--local=dockerfile={written}"]
         command += [f"--opt=build-arg:{key}={value}" for key, value in options.get("build_args", {}).items()]
         command += [f"--opt=label:{key}={value}" for key, value in options.get("labels", {}).items()]
