@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shiplap.dockerfile.options import ResolvedImage
@@ -39,6 +39,8 @@ class BaseImages:
         self._registry: Registry | None = None
         self._lock = threading.Lock()
         self._resolved: dict[tuple[str, str], ResolvedImage | ShiplapError] = {}
+        self.layouts: Mapping[str, Path] = {}
+        """OCI layouts on this machine, by the name (host and path) that stands for each."""
 
     def __enter__(self) -> BaseImages:
         return self
@@ -52,6 +54,8 @@ class BaseImages:
         distant = [pair for pair in dict.fromkeys(wanted) if self._pull or self._at_home(*pair) is None]
         if len(distant) < 2:
             return
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(min(8, len(distant)), thread_name_prefix="shiplap-resolve") as pool:
             list(pool.map(lambda pair: self._remembered(*pair), distant))
 
@@ -67,6 +71,13 @@ class BaseImages:
         resolved = self._store.images.resolve(operation.digest, None)
         missing = [layer for layer in resolved.manifest.layers if not self._store.blobs.has(layer.digest)]
         if not missing:
+            return
+        layout = self._layout(parse_reference(operation.reference))
+        if layout is not None:
+            from shiplap.api.layout import copy_blob
+
+            for layer in missing:
+                copy_blob(layout, layer, self._save)
             return
         from shiplap.registry.pull import FetchedImage, fetch_layers
 
@@ -92,7 +103,16 @@ class BaseImages:
             self._resolved[key] = found
         return found
 
+    def _layout(self, reference: Reference) -> Path | None:
+        """The layout that ``reference`` stands for, whatever image of it is meant (an index holds several)."""
+        return self.layouts.get(reference.name) if self.layouts else None
+
     def _find(self, reference: Reference, platform: Platform) -> ResolvedImage:
+        layout = self._layout(reference)
+        if layout is not None:
+            from shiplap.api.layout import resolve_in_layout
+
+            return resolve_in_layout(layout, reference, platform, self._store)
         at_home = None if self._pull else self._at_home(reference, platform)
         if at_home is not None:
             return at_home

@@ -23,6 +23,7 @@ from shiplap.oci.platform import native_platform, parse_platform
 from shiplap.ops.driver import Driver
 from shiplap.ops.workbench import LocalContext, Workbench
 from shiplap.settings import Settings, load
+from shiplap.settings.network import Network
 from shiplap.store.snapshots import EMPTY
 from shiplap.store.store import Store
 
@@ -89,19 +90,21 @@ class _Build:
 
     def _run(self, held: ExitStack, began: float) -> Result:
         request = self._request
-        context = held.enter_context(open_build_context(request, self._settings))
-        dockerfile = parse(context.dockerfile, context.dockerfile_name)
-        options = self._options(context)
         store = held.enter_context(Store(Path(self._settings.root)))
         held.enter_context(store.in_use(self._check))
         images = held.enter_context(
             BaseImages(store, self._settings, self._sink, pull=request.pull, cancel=self._cancel)
         )
+        bench = self._bench(store, images)
+        context = held.enter_context(open_build_context(request, self._settings, bench))
+        images.layouts = context.layouts
+        dockerfile = parse(context.dockerfile, context.dockerfile_name)
+        options = self._options(context)
         images.prefetch(base_images(dockerfile, options))
         plan = lower(dockerfile, options, images)
         self._warn(plan)
         self._timings["plan"] = time.time() - began
-        snapshot = self._solve(plan, store, images, context, options)
+        snapshot = self._solve(plan, bench, context, options)
         solved = time.time()
         self._timings["solve"] = solved - began - self._timings["plan"]
         delivered = deliver(request, plan, snapshot, store, self._settings, self._sink, plan.epoch, self._check)
@@ -137,6 +140,7 @@ class _Build:
             shm_size=request.shm_size,
             ulimits=request.ulimits,
             contexts={name: named for name, named in context.named.items() if isinstance(named, NamedContext)},
+            context=context.source,
             ignore=context.ignore,
             every_stage=every,
             epoch=_epoch(epoch) if epoch else self._settings.source_date_epoch,
@@ -145,25 +149,31 @@ class _Build:
             allow=frozenset(request.allow) | ({"network.host"} if request.network == "host" else frozenset()),
         )
 
-    def _solve(self, plan: Plan, store: Store, images: BaseImages, context: Context, options: LowerOptions) -> str:
+    def _bench(self, store: Store, images: BaseImages) -> Workbench:
+        """All but what is known only when the Dockerfile has been read."""
         from shiplap.api.isolation import runtime_for, single_id
 
+        request, settings = self._request, self._settings
+        return Workbench(
+            store=store,
+            runtime=runtime_for(request.isolation, settings),
+            images=images,
+            sink=self._sink,
+            secrets={secret.id: _reader(secret, self._environ) for secret in request.secrets},
+            ssh=request.ssh,
+            web=Network(proxies=settings.proxies, certificate_dirs=settings.certificate_dirs),
+            programs=settings.helper_path,
+            cancel=self._cancel,
+            single_id=single_id(),
+        )
+
+    def _solve(self, plan: Plan, bench: Workbench, context: Context, options: LowerOptions) -> str:
         request = self._request
         contexts = {"context": LocalContext(context.path)} if context.path is not None else {}
         contexts.update({name: LocalContext(path) for name, path in context.directories.items()})
-        bench = Workbench(
-            store=store,
-            runtime=runtime_for(request.isolation, self._settings),
-            images=images,
-            sink=self._sink,
-            contexts=contexts,
-            secrets={secret.id: _reader(secret, self._environ) for secret in request.secrets},
-            ssh=request.ssh,
-            proxies=tuple(f"{k}={v}" for k, v in self._proxies(options).items()),
-            cancel=self._cancel,
-            epoch=plan.epoch,
-            single_id=single_id(),
-        )
+        bench.contexts = contexts
+        bench.proxies = tuple(f"{k}={v}" for k, v in self._proxies(options).items())
+        bench.epoch = plan.epoch
         targets = [node for node in (*plan.also, plan.target) if node is not None]
         parallel = request.parallel or max(4, 2 * (os.cpu_count() or 1))
         self._driver = Driver(targets, bench, 1 if options.every_stage else parallel)

@@ -1,4 +1,5 @@
-"""The build context and its Dockerfile: a directory, or what came on standard input (a tar, or a Dockerfile alone)."""
+"""The build context and its Dockerfile: a directory, what came on standard input (a tar, or a Dockerfile alone), or a
+repository or file from elsewhere (see ``remote``)."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ import msgspec
 from shiplap.api.request import Request
 from shiplap.dockerfile.options import NamedContext
 from shiplap.errors import ContextError, ImageError, UsageError
+from shiplap.graph.node import Node
+from shiplap.ops.workbench import Workbench
 from shiplap.settings import Settings
 from shiplap.trees.patterns import parse_ignore
 from shiplap.trees.root import find
@@ -21,20 +24,50 @@ IGNORE_LIMIT = 16 << 20
 
 
 class Context(msgspec.Struct, frozen=True):
-    """``path`` is None when there is no context (a Dockerfile alone): then it is an empty directory."""
+    """``path`` is None when the context is not a directory of this machine; then ``source`` says what it is."""
 
-    path: Path
+    path: Path | None
     dockerfile: bytes
     dockerfile_name: str
     ignore: tuple[str, ...] = ()
     named: Mapping[str, NamedContext] = {}
     directories: Mapping[str, Path] = {}
+    source: Node | None = None
+    """Where the files come from, if not from this machine."""
+    layouts: Mapping[str, Path] = {}
+    """OCI layouts that named contexts lie in, by the name (host and path) that stands for each."""
 
 
 @contextmanager
-def open_build_context(request: Request, settings: Settings) -> Iterator[Context]:
-    """Make the context ready to read. Raises ContextError, UsageError."""
-    named, directories = _named(request)
+def open_build_context(request: Request, settings: Settings, bench: Workbench | None = None) -> Iterator[Context]:
+    """Make the context ready to read; ``bench`` fetches what is elsewhere. Raises ContextError, UsageError."""
+    named, directories, layouts = _named(request)
+    if request.context_data is None and is_remote(str(request.context)):
+        from shiplap.api.remote import open_remote_context
+
+        if bench is None:
+            raise ContextError(
+                "the context is not on this machine", code="no-context", hint="fetch it first, and name its directory"
+            )
+        found = open_remote_context(request, bench)
+        yield msgspec.structs.replace(found, named=named, directories=directories, layouts=layouts)
+        return
+    for context in _open_local(request, settings, named, directories):
+        yield msgspec.structs.replace(context, layouts=layouts)
+
+
+def is_remote(text: str) -> bool:
+    """Whether ``text`` is an address, not a path: a URL, ``user@host:path``, or github.com/… if there is no such directory."""
+    import re
+
+    if re.match(r"(https?|git|ssh)://", text) or re.match(r"[\w-]+@[\w.-]+:", text):
+        return True
+    return text.startswith("github.com/") and not Path(text).is_dir()
+
+
+def _open_local(
+    request: Request, settings: Settings, named: Mapping[str, NamedContext], directories: Mapping[str, Path]
+) -> Iterator[Context]:
     if request.context_data is None:
         path = Path(request.context)
         if not path.is_dir():
@@ -79,9 +112,15 @@ def _with_dockerfile(
 
 
 def _inside(path: Path, name: str) -> tuple[bytes, str]:
-    data = _read(path, name, DOCKERFILE_LIMIT)
+    with Tree((str(path),), live=True) as tree:
+        return dockerfile_in(tree, name)
+
+
+def dockerfile_in(tree: Tree, name: str) -> tuple[bytes, str]:
+    """The Dockerfile ``name`` inside a context, and its name. Raises ContextError(code="no-dockerfile")."""
+    data = _read_in(tree, name, DOCKERFILE_LIMIT)
     if data is None and name == "Dockerfile":
-        data = _read(path, "dockerfile", DOCKERFILE_LIMIT)
+        data = _read_in(tree, "dockerfile", DOCKERFILE_LIMIT)
     if data is None:
         raise ContextError(
             f"failed to read dockerfile: open {name}: no such file or directory",
@@ -123,32 +162,49 @@ def _read(directory: Path, name: str, limit: int) -> bytes | None:
     if not directory.is_dir():
         return None
     with Tree((str(directory),), live=True) as tree:
-        found = find(tree, name)
-        if found is None or found.entry is None or not found.entry.is_file:
-            return None
-        if found.entry.size > limit:
-            raise ContextError(f"{name} is over {limit} bytes", code="too-large")
-        with open(found.parent.open_file(found.entry), "rb") as file:
-            return file.read(limit)
+        return _read_in(tree, name, limit)
 
 
-def _named(request: Request) -> tuple[dict[str, NamedContext], dict[str, Path]]:
+def _read_in(tree: Tree, name: str, limit: int) -> bytes | None:
+    found = find(tree, name)
+    if found is None or found.entry is None or not found.entry.is_file:
+        return None
+    if found.entry.size > limit:
+        raise ContextError(f"{name} is over {limit} bytes", code="too-large")
+    with open(found.parent.open_file(found.entry), "rb") as file:
+        return file.read(limit)
+
+
+def _named(request: Request) -> tuple[dict[str, NamedContext], dict[str, Path], dict[str, Path]]:
     named: dict[str, NamedContext] = {}
     directories: dict[str, Path] = {}
+    layouts: dict[str, Path] = {}
     for name, value in request.build_contexts.items():
         if value.startswith("docker-image://"):
             named[name] = NamedContext(kind="image", value=value.removeprefix("docker-image://"), ignore=())
+            continue
+        if value.startswith("oci-layout://"):
+            from shiplap.api.layout import find_layout
+
+            reference, directory = find_layout(name, value)
+            layouts[reference.partition("@")[0]] = directory
+            named[name] = NamedContext(kind="image", value=reference)
+            continue
+        if is_remote(value):
+            from shiplap.api.remote import named_remote
+
+            named[name] = named_remote(value)
             continue
         path = Path(value)
         if not path.is_dir():
             raise ContextError(
                 f"invalid context specifier {name}={value}: no such directory",
                 code="no-context",
-                hint="give a directory, or docker-image://NAME",
+                hint="give a directory, docker-image://NAME, oci-layout://DIRECTORY, or a git or http URL",
             )
         directories[name] = path.resolve()
         named[name] = NamedContext(kind="local", value=name, ignore=_ignore(path, None))
-    return named, directories
+    return named, directories, layouts
 
 
 def _unpack_archive(data: bytes, directory: str) -> bool:

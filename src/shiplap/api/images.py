@@ -388,6 +388,7 @@ def prune(settings: Settings, *, everything: bool = False, older_than: float = 0
             )
             if children is None:
                 store.snapshots.remove(id)
+        _remove_repositories(store, limit)
         store.index.write("DELETE FROM results WHERE used<=? OR snapshot NOT IN (SELECT id FROM snapshots)", limit)
         store.index.write("DELETE FROM digests WHERE used<=?", limit)
         if everything:
@@ -405,6 +406,15 @@ def prune(settings: Settings, *, everything: bool = False, older_than: float = 0
             if digest not in needed:
                 store.blobs.remove(digest)
         return max(before - _bytes(store), 0)
+
+
+def _remove_repositories(store: Store, limit: float) -> None:
+    """Remove copies of git repositories that were not fetched into since ``limit`` (seconds since 1970)."""
+    from shiplap.store.snapshots import remove_directory
+
+    for path in (store.root / "git").glob("*/"):
+        if path.stat().st_mtime <= limit:
+            remove_directory(path)
 
 
 def _bytes(store: Store) -> int:

@@ -117,7 +117,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One build. Only ``context`` is needed; every field has the default of ``docker build``."""
 
     context: str | Path
-    """A directory; ``-`` when ``context_data`` holds a tar or a Dockerfile."""
+    """A directory, the address of a git repository or of a file; ``-`` when ``context_data`` holds a tar or a Dockerfile."""
     context_data: bytes | None = None
     dockerfile: str | Path | None = None
     """Path; default ``Dockerfile`` in the context."""

@@ -23,6 +23,7 @@ _EPILOG = """examples:
   shiplap build -o type=oci,dest=app.tar .              an OCI archive
   shiplap build -t registry.example/app:1 --push .      push it
   tar c . | shiplap build -                             the context on standard input
+  shiplap build https://host/repo.git#branch:directory  the context from a git repository
 """
 
 
@@ -32,8 +33,9 @@ def parser(name: str = "build") -> Parser:
     add = p.add_argument
     add(
         "context",
-        metavar="PATH | -",
-        help="directory of the build context, or - for a tar or a Dockerfile on standard input",
+        metavar="PATH | URL | -",
+        help="directory of the build context, a git repository or file by its URL, or - for a tar or a Dockerfile on "
+        "standard input",
     )
     add(
         "-f", "--file", metavar="FILE", help="the Dockerfile (default: PATH/Dockerfile); - reads it from standard input"
@@ -72,7 +74,7 @@ def parser(name: str = "build") -> Parser:
         "--build-context",
         action="append",
         metavar="NAME=VALUE",
-        help="a further context: a directory or docker-image://NAME",
+        help="a further context: a directory, docker-image://NAME, oci-layout://DIRECTORY[:TAG], a git or http URL",
     )
     add("--add-host", action="append", metavar="NAME=IP", help="a line of /etc/hosts for RUN steps")
     add("--shm-size", default="", metavar="SIZE", help="size of /dev/shm in RUN steps")

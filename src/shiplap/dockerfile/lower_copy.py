@@ -15,10 +15,10 @@ from shiplap.dockerfile.words import Lexer
 from shiplap.errors import TreeError
 from shiplap.graph.node import About, Node
 from shiplap.graph.operations import NO_INPUT, Copy, FileAction, FileChange, GitSource, HttpSource, Inline, Merge
-from shiplap.oci.digest import is_digest
 from shiplap.trees.patterns import PatternSet, clean
 
 _SYMBOLIC = r"[ugoa]*(?:[-+=][rwxXstugo]*)+(?:,[ugoa]*(?:[-+=][rwxXstugo]*)+)*"
+_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
 _BODY = Lexer(skip_quotes=True)
 _GLOB = r"([*?\[\\])"
 
@@ -161,15 +161,22 @@ class _Actions:
             self._flush(local)
             local = []
             if git is not None:
-                self._add(Node(self._git(git), (), self._about), ("/",), unpack=False)
+                self._add(Node(self._git(git), (), self._load("git", git.remote)), ("/",), unpack=False)
             else:
                 operation = self._http(source)
                 name = re.sub(_GLOB, r"\\\1", operation.filename)
-                self._add(Node(operation, (), self._about), (f"/{name}",), unpack=bool(self._plan.unpack))
+                self._add(
+                    Node(operation, (), self._load("http", source)), (f"/{name}",), unpack=bool(self._plan.unpack)
+                )
         self._flush(local)
         if self._plan.inline:
             self._inline()
         return list(self._made)
+
+    def _load(self, kind: str, source: str) -> About:
+        """What is told of fetching ``source``: its own step, without what may be secret in an address."""
+        shown = re.sub(r"//[^/?#]*@", "//", source).partition("?")[0].partition("#")[0]
+        return About(f"load {kind} source {shown}", instruction="ADD", place=self._about.place)
 
     def _flush(self, sources: list[str]) -> None:
         if not sources:
@@ -247,7 +254,7 @@ class _Actions:
             path = ""
         name = clean(path).rpartition("/")[2] if path.strip("/") else ""
         checksum = self._plan.checksum
-        if checksum and not is_digest(checksum):
+        if checksum and not _CHECKSUM.fullmatch(checksum):
             raise _bad_digest(checksum)
         return HttpSource(url, name if name not in ("", ".", "..") else "__unnamed__", checksum)
 

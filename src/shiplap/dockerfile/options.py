@@ -9,7 +9,6 @@ import msgspec
 
 from shiplap.dockerfile.checks import Remark
 from shiplap.graph.node import Node
-from shiplap.graph.operations import GitSource, HttpSource, LocalSource
 from shiplap.oci.config import ImageConfig
 from shiplap.oci.digest import Digest
 from shiplap.oci.platform import Platform, native_platform
@@ -52,8 +51,8 @@ class LowerOptions(msgspec.Struct, frozen=True):
     hostname: str = ""
     contexts: Mapping[str, NamedContext] = msgspec.field(default_factory=dict)
     """By name as given, or ``name::os/arch`` for one platform."""
-    context: LocalSource | GitSource | HttpSource | None = None
-    """The main build context; None is the local one, with ``ignore``."""
+    context: Node | None = None
+    """The main build context, if it comes from elsewhere; None is the local one, with ``ignore``."""
     ignore: tuple[str, ...] = ()
     every_stage: bool = False
     """``DOCKER_BUILDKIT=0``: all stages up to the target are built, in order."""

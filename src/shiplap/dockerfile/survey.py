@@ -102,8 +102,7 @@ class Survey:
 
     def _make_scene(self) -> Scene:
         options = self.options
-        operation = options.context or LocalSource("context", options.ignore)
-        about = About("[internal] load build context")
+        local = Node(LocalSource("context", options.ignore), (), About("[internal] load build context"))
         ignores: Callable[[str], bool] = lambda path: False  # noqa: E731
         if options.ignore:
             try:
@@ -122,7 +121,7 @@ class Survey:
             self.args,
             self.checks,
             Budget(),
-            Node(operation, (), about),
+            options.context or local,
             ignores,
         )
 

@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterable
 from shiplap.errors import Interrupted, ShiplapError
 from shiplap.events.facts import StepFinished, StepStarted
 from shiplap.graph.node import Node
-from shiplap.graph.operations import NO_INPUT, Copy, FileChange, ImageSource, LocalSource, Merge, Run
+from shiplap.graph.operations import (
+    NO_INPUT,
+    Copy,
+    FileChange,
+    GitSource,
+    HttpSource,
+    ImageSource,
+    LocalSource,
+    Merge,
+    Run,
+)
 from shiplap.ops.local import open_context
 from shiplap.ops.workbench import Workbench
 from shiplap.solver.keys import Key, content_inputs
@@ -22,7 +32,7 @@ from shiplap.trees.digest import selection_digest
 from shiplap.trees.tree import Tree
 
 LIVE = "live"
-"""The result of a source that has no snapshot: its tree is opened where it lies."""
+"""The result of a local source, which has no snapshot: its tree is opened where it lies."""
 
 
 class Driver:
@@ -129,7 +139,7 @@ class Driver:
 
     def _execute(self, node: Node, keys: tuple[Key, ...]) -> str:
         if not keys:
-            return LIVE
+            return self._bring(node)
         store = self._bench.store
         with store.once(keys[-1].digest, self._bench.check):
             # Another process may have done it while we waited, unless we were told to do it anew.
@@ -141,6 +151,25 @@ class Driver:
                 snapshot = hit.result
             self._record(node, keys, snapshot)
         return snapshot
+
+    def _bring(self, node: Node) -> str:
+        """The result of a source without a key: of a remote one the snapshot, fetched if it is not here or has changed."""
+        operation = node.operation
+        if not isinstance(operation, HttpSource | GitSource):
+            return LIVE
+        known = self._bench.fetched.get(node.digest)
+        if known is None:
+            with self._bench.telling(node):
+                if isinstance(operation, HttpSource):
+                    from shiplap.ops.http import fetch_http
+
+                    known = fetch_http(operation, self._bench)
+                else:
+                    from shiplap.ops.git import fetch_git
+
+                    known = fetch_git(operation, self._bench)
+            self._bench.fetched[node.digest] = known
+        return known
 
     def _record(self, node: Node, keys: tuple[Key, ...], snapshot: str) -> None:
         canonical = self._solver.canonical_for(node, snapshot)

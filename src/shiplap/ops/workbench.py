@@ -15,6 +15,7 @@ from shiplap.errors import Interrupted
 from shiplap.events.facts import Sink, StepFinished, StepStarted
 from shiplap.graph.node import Node
 from shiplap.graph.operations import ImageSource
+from shiplap.settings.network import Network
 from shiplap.store.store import Store
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ class Workbench(msgspec.Struct):
     """Paths of agent sockets by id."""
     proxies: tuple[str, ...] = ()
     """``NAME=value`` for each RUN; not in keys, not in the image."""
+    web: Network = Network()
+    """How URLs are reached: proxies, certificates."""
+    programs: str = ""
+    """Directories in which programs (git, ssh) are looked for, in the form of PATH."""
+    fetched: dict[str, str] = msgspec.field(default_factory=dict)
+    """Snapshots of remote sources by node digest: within a build each is asked for once, so it is the same throughout."""
     cancel: threading.Event = msgspec.field(default_factory=threading.Event)
     epoch: int | None = None
     network: str = "host"

@@ -22,7 +22,10 @@ from shiplap.graph.operations import (
 )
 
 LIVE = (LocalSource, HttpSource, GitSource)
-"""Sources with no key of their own: what they hold is known by content alone, anew in each build."""
+"""Sources with no key of their own: what they hold is asked for anew in each build, and known by content alone.
+
+A file from a URL and a git commit become snapshots named by what they hold, so their content is digested but once.
+"""
 
 
 class Key(msgspec.Struct, frozen=True):
