@@ -8,7 +8,7 @@ import msgspec
 
 from shiplap.errors import ImageError
 from shiplap.oci.digest import Digest, parse_digest
-from shiplap.oci.manifest import decode_json, encode_json, without_nulls
+from shiplap.oci.manifest import decode_json, encode_json, prepare, without_nulls
 from shiplap.oci.platform import Platform, normalize
 
 CONFIG_LIMIT = 4 << 20
@@ -82,6 +82,9 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def diff_ids(self) -> tuple[Digest, ...]:
         return self.rootfs.diff_ids or ()
+
+
+prepare(ImageConfig)
 
 
 def parse_config(raw: bytes) -> ImageConfig:

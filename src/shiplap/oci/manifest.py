@@ -191,6 +191,19 @@ def without_nulls(value: Any, what: str, where: Place | None = None, depth: int 
     return value
 
 
+def prepare(*kinds: Any) -> None:
+    """Let msgspec learn these types now. Call it at import, where only one thread can be.
+
+    msgspec 0.22 learns a type when it is first decoded, and two threads that do so at once crash the interpreter
+    (seen: SIGSEGV in ``convert`` while two base images were resolved side by side).
+    """
+    for kind in kinds:
+        msgspec.json.Decoder(kind)
+
+
+prepare(Manifest, Index)
+
+
 def _convert(fields: Any, kind: type[T], what: str, where: Place | None) -> T:
     # From the very fields that were looked at above: no second reading that could see something else.
     try:

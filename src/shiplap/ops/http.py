@@ -20,6 +20,7 @@ import msgspec
 
 from shiplap.errors import ContextError, RegistryError, StoreError
 from shiplap.graph.operations import HttpSource
+from shiplap.oci.manifest import prepare
 from shiplap.ops.workbench import Workbench
 from shiplap.store.snapshots import EMPTY
 from shiplap.trees.change import ChangeTree
@@ -314,3 +315,6 @@ def _cut_when_canceled(connections: Connections, cancel: threading.Event) -> Ite
     finally:
         done.set()
         watcher.join()
+
+
+prepare(Remembered)

@@ -17,6 +17,7 @@ import msgspec
 import urllib3.exceptions as wire
 
 from shiplap.errors import RegistryError
+from shiplap.oci.manifest import prepare
 from shiplap.registry.address import Reach
 from shiplap.registry.challenge import Challenge, parse_challenges
 from shiplap.registry.connection import Answer, Connections, Origin, join_url, split_url
@@ -219,3 +220,6 @@ def _bad_realm(url: str, site: Site, why: str) -> RegistryError:
         code="forbidden-realm",
         hint="if that is meant, name the token server's host:port in registries.conf with insecure = true",
     )
+
+
+prepare(_TokenBody)

@@ -11,6 +11,7 @@ import urllib3.exceptions as wire
 from urllib3.util import parse_url
 
 from shiplap.errors import RegistryError
+from shiplap.oci.manifest import prepare
 
 ERROR_LIMIT = 64 << 10
 """Most bytes that are read of an error body."""
@@ -141,3 +142,6 @@ def _tls(reason: BaseException, method: str, address: str, host: str) -> tuple[R
 
 def _no_answer(method: str, address: str, why: str, code: str, hint: str) -> RegistryError:
     return RegistryError(f"{method} {address}: {why}", code=code, hint=hint)
+
+
+prepare(_ErrorBody)

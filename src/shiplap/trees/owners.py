@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from shiplap.oci.manifest import prepare
 from shiplap.trees.entry import Entry
 
 
@@ -21,6 +22,9 @@ class Owner(msgspec.Struct, frozen=True, array_like=True):
     gid: int
     mode: int = -1
     rdev: int = -1
+
+
+prepare(dict[str, Owner])
 
 
 class Owners:
