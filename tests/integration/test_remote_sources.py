@@ -7,10 +7,13 @@ import io
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -320,6 +323,24 @@ def test_a_url_that_asks_for_a_login_says_how_to_give_one(web: Web, alone: Shipl
     assert "--secret id=HTTP_AUTH_TOKEN_127.0.0.1,env=NAME" in refused(alone, f"FROM scratch\nADD {web.url}/f /\n")
 
 
+def test_an_interrupt_does_not_wait_for_a_silent_server(alone: Shiplap, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        for number, source in enumerate((f"http://127.0.0.1:{port}/f", f"git://127.0.0.1:{port}/r.git")):
+            context = tmp_path / f"c{number}"
+            context.mkdir()
+            (context / "Dockerfile").write_text(f"FROM scratch\nADD {source} /\n")
+            env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SHIPLAP_ROOT": str(alone.root)}
+            with subprocess.Popen([*alone.command, "build", str(context)], env=env, stderr=subprocess.PIPE) as process:
+                connection, _ = silent.accept()
+                with connection:
+                    began = time.monotonic()
+                    process.send_signal(signal.SIGINT)
+                    assert process.wait(20) == 130
+                    assert time.monotonic() - began < 5
+            assert not os.listdir(alone.root / "tmp")
+
+
 def test_no_server(alone: Shiplap) -> None:
     said = refused(alone, "FROM scratch\nADD http://127.0.0.1:9/f /\n")
     assert "connection refused [connection-refused]" in said and "registr" not in said
@@ -617,11 +638,11 @@ def program_with_libraries(name: str, root: Path) -> None:
 
 
 def test_a_step_sees_the_agent_and_the_next_one_does_not(shiplap: Shiplap, tmp_path: Path) -> None:
-    socket = Path(tempfile.gettempdir()) / f"shiplap-agent-{os.getpid()}"  # a socket's path has at most 107 bytes
-    with subprocess.Popen([program("ssh-agent"), "-D", "-a", str(socket)], stdout=subprocess.DEVNULL) as agent:
+    agent_socket = Path(tempfile.gettempdir()) / f"shiplap-agent-{os.getpid()}"  # a socket's path has at most 107 bytes
+    with subprocess.Popen([program("ssh-agent"), "-D", "-a", str(agent_socket)], stdout=subprocess.DEVNULL) as agent:
         try:
-            wait_for(socket.exists, "ssh-agent")
-            env = {"SSH_AUTH_SOCK": str(socket)}
+            wait_for(agent_socket.exists, "ssh-agent")
+            env = {"SSH_AUTH_SOCK": str(agent_socket)}
             key = str(tmp_path / "key")
             subprocess.run(
                 [program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", "mine", "-f", key], check=True
@@ -646,4 +667,4 @@ def test_a_step_sees_the_agent_and_the_next_one_does_not(shiplap: Shiplap, tmp_p
             assert "[ssh-not-forwarded]" in shiplap.run("build", context, check=False).stderr
         finally:
             agent.terminate()
-            socket.unlink(missing_ok=True)
+            agent_socket.unlink(missing_ok=True)

@@ -23,8 +23,10 @@ from shiplap.store.snapshots import EMPTY, remove_directory
 REF_LIMIT = 1024
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]$|\.lock(/|$)|/\.")
-_REMOTE = re.compile(r"(https?|ssh|git)://(?:[^@/?#\s]*@)?[A-Za-z0-9\[][^\s/?#]*(?:[/?#][^\s]*)?")
-_SCP = re.compile(r"[A-Za-z0-9_][\w-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[^\s-][^\s]*")
+_TEXT = r"[^\s\x00-\x1f\x7f]"
+_USER = r"(?:[^@/?#\s\x00-\x1f\x7f-][^@/?#\s\x00-\x1f\x7f]*@)?"
+_REMOTE = re.compile(rf"(https?|ssh|git)://{_USER}[A-Za-z0-9\[][A-Za-z0-9\[\]:._%-]*(?:[/?#]{_TEXT}*)?")
+_SCP = re.compile(rf"[A-Za-z0-9_][\w-]*@[A-Za-z0-9][A-Za-z0-9.-]*:(?!-){_TEXT}+")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
