@@ -151,7 +151,8 @@ class _Unpacker:
         spot.hard_link(name, holder.where(parts[-1]))
         if source.is_file:
             # As containerd and Docker do: what the last name says of the file holds for all of them.
-            spot.dress_file(name, member.mode, *self._owner(member), _time(member))
+            for place, leaf in ((spot, name), (holder, parts[-1])):
+                place.dress_file(leaf, member.mode, *self._owner(member), _time(member))
 
     def _whiteout(self, parts: list[str]) -> None:
         name = parts[-1]

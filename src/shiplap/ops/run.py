@@ -15,7 +15,7 @@ from shiplap.graph.operations import NO_INPUT, Mount, Run
 from shiplap.layers.difference import inherit_owners
 from shiplap.ops.accounts import Accounts
 from shiplap.ops.workbench import Workbench
-from shiplap.sandbox.spec import ProcessSpec, Rootfs, StepMount
+from shiplap.sandbox.spec import Identity, ProcessSpec, Rootfs, StepMount
 from shiplap.store.locks import locked
 from shiplap.store.snapshots import EMPTY
 from shiplap.trees.change import ChangeTree
@@ -46,6 +46,9 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
         except ImageError as error:
             error.message = f'process "{command}" did not complete successfully: {error.message}'
             raise
+        if bench.single_id:
+            # No other group exists there, and root, who is the only user, gains nothing by one (alpine gives it ten).
+            identity = Identity(identity.uid, identity.gid, (identity.gid,))
         secrets = _Secrets(bench)
         mounts = _Mounts(operation, inputs, open_tree, bench, secrets, held)
         spec = ProcessSpec(
