@@ -210,9 +210,9 @@ def test_cancel_stops_before_it_begins(context: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_error_survives_pickle(kind: type[errors.ShiplapError]) -> None:
     where = errors.Place("Dockerfile", 3, 4, ("RUN x", "y"), (4, 1), "sha256:ab")
-    fields = {"status": 7} if kind in (errors.StepError, errors.RegistryError) else {}
+    fields: dict[str, object] = {"status": 7} if kind in (errors.StepError, errors.RegistryError) else {}
     if kind is errors.StepError:
-        fields |= {"output": ("last words",), "step": "sha256:cd"}  # type: ignore[dict-item]
+        fields |= {"output": ("last words",), "step": "sha256:cd"}
     error = kind("it failed", code="a-code", where=where, hint="try this", **fields)  # type: ignore[arg-type]
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind

@@ -1,0 +1,116 @@
+"""Blobs: nothing is under a digest but what has it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shiplap.errors import ImageError, StoreError
+from shiplap.oci.digest import digest_of
+from shiplap.store.blobs import Blobs
+
+DATA = b"some bytes"
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    (tmp_path / "blobs/sha256").mkdir(parents=True)
+    (tmp_path / "tmp").mkdir()
+    return Blobs(tmp_path / "blobs", tmp_path / "tmp")
+
+
+def left_aside(tmp_path: Path) -> list[str]:
+    return os.listdir(tmp_path / "tmp")
+
+
+def test_write_read_and_list(blobs: Blobs, tmp_path: Path) -> None:
+    digest = blobs.write(DATA)
+    assert digest == digest_of(DATA)
+    assert (blobs.has(digest), blobs.size(digest), blobs.read(digest)) == (True, len(DATA), DATA)
+    assert list(blobs.all()) == [(digest, len(DATA))]
+    assert left_aside(tmp_path) == []
+
+
+def test_blobs_are_private(blobs: Blobs) -> None:
+    assert stat.S_IMODE(blobs.path(blobs.write(DATA)).stat().st_mode) == 0o600
+
+
+def test_writing_what_is_there_writes_nothing(blobs: Blobs) -> None:
+    digest = blobs.write(DATA)
+    inode = blobs.path(digest).stat().st_ino
+    assert blobs.write(DATA) == digest
+    assert blobs.path(digest).stat().st_ino == inode
+
+
+@pytest.mark.parametrize(("chunks", "size"), [([b"some ", b"byteS"], 10), ([DATA], 9), ([DATA, b"!"], -1), ([], 0)])
+def test_save_refuses_what_has_another_digest_or_size(
+    blobs: Blobs, tmp_path: Path, chunks: list[bytes], size: int
+) -> None:
+    with pytest.raises(ImageError) as caught:
+        blobs.save(digest_of(DATA), size, chunks)
+    assert caught.value.code == "digest-mismatch"
+    assert not blobs.has(digest_of(DATA))
+    assert left_aside(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [-1, 10])
+def test_save_takes_what_has_the_digest(blobs: Blobs, size: int) -> None:
+    blobs.save(digest_of(DATA), size, [b"some ", b"bytes"])
+    assert blobs.read(digest_of(DATA)) == DATA
+
+
+def test_a_stream_that_breaks_leaves_nothing(blobs: Blobs, tmp_path: Path) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"some "
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        blobs.save(digest_of(DATA), 10, broken())
+    assert list(blobs.all()) == []
+    assert left_aside(tmp_path) == []
+
+
+def test_a_damaged_blob_is_never_believed(blobs: Blobs) -> None:
+    digest = blobs.write(DATA)
+    blobs.path(digest).write_bytes(b"same bytes")
+    with pytest.raises(StoreError) as caught:
+        blobs.read(digest)
+    assert caught.value.code == "blob-corrupt"
+    with blobs.verified(digest) as reader:
+        assert reader.read(4) == b"same"
+        with pytest.raises(StoreError) as caught:
+            reader.finish()
+    assert caught.value.code == "blob-corrupt"
+
+
+def test_verified_reads_to_the_end_by_itself(blobs: Blobs) -> None:
+    with blobs.verified(blobs.write(DATA)) as reader:
+        assert reader.read(2) == b"so"
+        reader.finish()
+
+
+def test_what_is_missing_says_so(blobs: Blobs) -> None:
+    digest = digest_of(b"never written")
+    for ask in (blobs.read, blobs.size, blobs.open, blobs.verified):
+        with pytest.raises(StoreError) as caught:
+            ask(digest)
+        assert caught.value.code == "blob-missing"
+        assert caught.value.where is not None and caught.value.where.blob == digest
+    blobs.remove(digest)
+
+
+def test_a_blob_over_the_limit_is_not_read_as_a_whole(blobs: Blobs) -> None:
+    with pytest.raises(ImageError) as caught:
+        blobs.read(blobs.write(DATA), limit=9)
+    assert caught.value.code == "too-large"
+
+
+def test_an_uncommitted_writer_leaves_nothing(blobs: Blobs, tmp_path: Path) -> None:
+    with blobs.writer() as writer:
+        writer.write(DATA)
+        assert len(left_aside(tmp_path)) == 1
+    assert left_aside(tmp_path) == [] and list(blobs.all()) == []
