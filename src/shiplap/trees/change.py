@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from shiplap.errors import TreeError
 from shiplap.trees.entry import Entry, entry_of
@@ -154,6 +155,8 @@ class Spot:
     """A directory of the changed tree. ``exists``: it is in the layer; else it is the base's still."""
 
     __slots__ = ("_base", "exists", "parent", "path", "tree")
+    plans: ClassVar[bool] = False
+    """True if files are not copied now, but taken from where they are when the layer is packed (``trees.planned``)."""
 
     def __init__(self, tree: ChangeTree, parent: Spot | None, path: str, base: Directory | None) -> None:
         self.tree = tree
@@ -333,6 +336,12 @@ class Spot:
                 self.set_xattr(name, key, value)
         else:
             self.make_node(name, entry.mode, entry.rdev, entry.uid, entry.gid, entry.mtime)
+
+    def take(
+        self, directory: Directory, entry: Entry, name: str, mode: int, uid: int, gid: int, attributes: dict[str, bytes]
+    ) -> None:
+        """Let the file ``entry`` of ``directory`` be the file ``name`` here. Only where ``plans`` is True."""
+        raise TypeError("this layer is made of files")
 
     def set_entry(self, uid: int, gid: int, mode: int) -> None:
         """Owner and permissions of this directory itself, which must be in the layer."""

@@ -30,6 +30,8 @@ class PlannedTree(ChangeTree):
         self.now = now
         self.owners = Owners()
         self.times: dict[str, int] = {}
+        self.misread = False
+        """A file is named as a whiteout is: packed and unpacked again, it would be taken for one."""
         self._numbers = 0
         self._files: dict[int, tuple[Tree, str, Entry] | int] = {}
         self._open: tuple[Tree, str, Directory] | None = None
@@ -40,6 +42,9 @@ class PlannedTree(ChangeTree):
         self._root.content = self.contents
         self._root.exists = True
         self._spots = {"": self._root}
+
+    def __enter__(self) -> PlannedTree:
+        return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         for spot in self._spots.values():
@@ -61,6 +66,7 @@ class PlannedTree(ChangeTree):
     def entry(self, name: str, mode: int, uid: int, gid: int, mtime: int, size: int = 0, rdev: int = 0) -> Entry:
         """A new entry, with an inode number of its own. Times are whole seconds, as they will be in the layer."""
         self._numbers += 1
+        self.misread = self.misread or name.startswith(".wh.")
         when = mtime // _SECOND * _SECOND
         return Entry(name, mode, uid, gid, size, when, rdev, 1, -1, self._numbers, 0)
 
@@ -96,6 +102,7 @@ class PlannedSpot(Spot):
 
     __slots__ = ("content",)
     tree: PlannedTree
+    plans = True
 
     def __init__(self, tree: PlannedTree, parent: Spot | None, path: str, base: Directory | None) -> None:
         super().__init__(tree, parent, path, base)
@@ -135,7 +142,7 @@ class PlannedSpot(Spot):
         self.exists = True
 
     def make_directory(self, name: str, mode: int, uid: int, gid: int, mtime: int | None = None) -> Spot:
-        self.ensure()
+        self._change()
         hides = self._clear_whiteout(name)
         when = mtime if mtime is not None else self.tree.now
         content = Content(self.tree.entry(name, stat.S_IFDIR | mode, uid, gid, when), children={}, opaque=hides)
@@ -148,39 +155,39 @@ class PlannedSpot(Spot):
 
     def take(
         self, directory: Directory, entry: Entry, name: str, mode: int, uid: int, gid: int, attributes: dict[str, bytes]
-    ) -> bool:
+    ) -> None:
         """Let the file ``entry`` of ``directory`` be the file ``name`` here; it is read when the layer is packed."""
-        self.ensure()
+        self._change()
         self._clear_whiteout(name)
         made = self.tree.entry(name, stat.S_IFREG | mode, uid, gid, entry.mtime, entry.size)
         self._children()[name] = Content(made, attributes=attributes)
         self.tree.keep(made, (directory.tree, directory.path, entry))
-        return True
 
     def create_file(self, name: str) -> int:
         """A file in memory: for what has no source, the heredocs of a Dockerfile."""
-        self.ensure()
+        self._change()
         return os.memfd_create(name, os.MFD_CLOEXEC)
 
     def finish_file(self, fd: int, name: str, mode: int, uid: int, gid: int, mtime: int, xattrs: object = None) -> None:
         self._clear_whiteout(name)
         made = self.tree.entry(name, stat.S_IFREG | mode, uid, gid, mtime, os.fstat(fd).st_size)
-        self._children()[name] = Content(made)
+        attributes = dict(xattrs) if isinstance(xattrs, dict) else {}
+        self._children()[name] = Content(made, attributes=attributes)
         self.tree.keep(made, fd)
 
     def make_link(self, name: str, target: str, uid: int, gid: int, mtime: int) -> None:
-        self.ensure()
+        self._change()
         self._clear_whiteout(name)
         made = self.tree.entry(name, stat.S_IFLNK | 0o777, uid, gid, mtime, len(os.fsencode(target)))
         self._children()[name] = Content(made, link=target)
 
     def make_node(self, name: str, mode: int, rdev: int, uid: int, gid: int, mtime: int) -> None:
-        self.ensure()
+        self._change()
         self._clear_whiteout(name)
         self._children()[name] = Content(self.tree.entry(name, mode, uid, gid, mtime, rdev=rdev))
 
     def hard_link(self, name: str, source: str) -> None:
-        self.ensure()
+        self._change()
         self._clear_whiteout(name)
         first = self.tree._at(source)
         first.entry = msgspec.structs.replace(first.entry, nlink=first.entry.nlink + 1)
@@ -196,7 +203,7 @@ class PlannedSpot(Spot):
         content.attributes = {**content.attributes, key: value}
 
     def remove(self, name: str) -> None:
-        self.ensure()
+        self._change()
         own = self._children().pop(name, None)
         if own is not None:
             self.tree.forget(self.where(name))
@@ -209,6 +216,17 @@ class PlannedSpot(Spot):
         assert self.content is not None
         self._base = None
         self.content.opaque = True
+
+    def dress_file(self, name: str, mode: int, uid: int, gid: int, mtime: int) -> None:
+        content = self._children()[name]
+        when = mtime // _SECOND * _SECOND
+        content.entry = msgspec.structs.replace(content.entry, mode=stat.S_IFREG | mode, uid=uid, gid=gid, mtime=when)
+
+    def _change(self) -> None:
+        self.ensure()
+        assert self.content is not None
+        self.tree.times.pop(self.path, None)
+        self.content.entry = msgspec.structs.replace(self.content.entry, mtime=self.tree.now // _SECOND * _SECOND)
 
     def _own(self, name: str) -> Entry | None:
         content = self._children().get(name)
