@@ -17,8 +17,8 @@ from typing import ClassVar
 from shiplap.errors import TreeError
 from shiplap.trees.entry import Entry, entry_of
 from shiplap.trees.owners import Owner, Owners
-from shiplap.trees.root import PATH_LIMIT
 from shiplap.trees.part import OPAQUE, is_opaque
+from shiplap.trees.root import PATH_LIMIT
 from shiplap.trees.tree import LINK_LIMIT, Directory, Tree
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
