@@ -15,7 +15,7 @@ import msgspec
 from shiplap.trees.digest import file_digest
 from shiplap.trees.entry import Entry
 from shiplap.trees.owners import Owner
-from shiplap.trees.tree import Directory, Tree, is_opaque
+from shiplap.trees.tree import Directory, Tree
 
 CAPABILITY = "security.capability"
 
@@ -64,8 +64,9 @@ class _Differ:
                 yield from self._with_parents(change, above)
             if entry.is_dir:
                 under = base.child(old) if old is not None and old.is_dir and base is not None else None
-                hides = opaque or is_opaque(self._layer.layers[0].path, here.where(name))
-                yield from self._walk(here.child(entry), under, (*above, change), opaque=hides and under is not None)
+                child = here.child(entry)
+                hides = opaque or child.opaque()
+                yield from self._walk(child, under, (*above, change), opaque=hides and under is not None)
 
     def _with_parents(self, change: Change, above: tuple[Change, ...]) -> Iterator[Change]:
         for parent in above:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from shiplap.errors import Interrupted, ShiplapError
 from shiplap.events.facts import StepFinished, StepStarted
-from shiplap.graph.node import Node
+from shiplap.graph.node import Node, walk
 from shiplap.graph.operations import (
     NO_INPUT,
     Copy,
@@ -43,6 +43,7 @@ class Driver:
         self._bench = bench
         self._parallel = parallel
         self._solver = Solver(self._targets)
+        self._as_files = needed_as_files(self._targets)
         self._answers: queue.Queue[Callable[[], list[Instruction]] | BaseException] = queue.Queue()
         self._memories: dict[str, FileMemory] = {}
         self._memory_lock = threading.Lock()
@@ -191,7 +192,8 @@ class Driver:
         if isinstance(operation, FileChange):
             from shiplap.ops.file import change_files
 
-            return change_files(operation, inputs, open_tree, self._bench, node.about.name)
+            as_files = node.digest in self._as_files
+            return change_files(operation, inputs, open_tree, self._bench, node.about.name, as_files=as_files)
         if isinstance(operation, ImageSource):
             from shiplap.ops.image import make_image
 
@@ -267,6 +269,20 @@ class _Pool:
         while (instruction := self._queue.get()) is not None:
             self._work(instruction)
             self._idle.release()
+
+
+def needed_as_files(targets: Iterable[Node]) -> set[str]:
+    """Digests of the nodes whose results somebody reads as files: a RUN over or beside them, or a COPY out of them.
+
+    All others are only packed into the image: their layers need never be files on disk.
+    """
+    needed: set[str] = set()
+    for node in reversed(list(walk(targets))):
+        for number, child in enumerate(node.inputs):
+            reads = isinstance(node.operation, Run) or number in content_inputs(node.operation)
+            if reads or node.digest in needed:
+                needed.add(child.digest)
+    return needed
 
 
 def _choices(node: Node, number: int) -> list[Copy]:

@@ -10,13 +10,16 @@ from typing import BinaryIO
 from shiplap.errors import ImageError
 from shiplap.graph.operations import NO_INPUT, Copy, FileChange, MakeDirectory
 from shiplap.layers.compression import Decompressed
+from shiplap.layers.pack import pack_layer
 from shiplap.layers.reader import TarReader
 from shiplap.layers.unpack import UnpackRule, unpack
+from shiplap.oci import media_types
 from shiplap.ops.accounts import Accounts
 from shiplap.ops.workbench import Workbench
-from shiplap.store.snapshots import EMPTY
+from shiplap.store.snapshots import EMPTY, Draft, LayerBlob
 from shiplap.trees.change import ChangeTree, Spot
 from shiplap.trees.copy import Copier, CopyRule
+from shiplap.trees.planned import PlannedTree
 from shiplap.trees.select import Selected
 from shiplap.trees.tree import Tree
 
@@ -25,22 +28,50 @@ OpenTree = Callable[[int], Tree]
 
 
 def change_files(
-    operation: FileChange, inputs: Sequence[str], open_tree: OpenTree, bench: Workbench, about: str
+    operation: FileChange, inputs: Sequence[str], open_tree: OpenTree, bench: Workbench, about: str, *, as_files: bool
 ) -> str:
-    """Apply the actions; the new snapshot. ``inputs`` are results by number."""
+    """Apply the actions; the new snapshot. ``inputs`` are results by number.
+
+    Unless ``as_files``, nobody is known to need the files themselves: then the layer is packed straight from where they
+    lie, and what stands in the store is the packed layer and its table of contents.
+    """
     parent = inputs[operation.base] if operation.base != NO_INPUT else EMPTY
+    unpacks = any(isinstance(action, Copy) and action.unpack is not False for action in operation.actions)
     with bench.store.snapshots.draft(parent) as draft, ExitStack() as held:
         base = held.enter_context(bench.store.snapshots.tree(parent)) if parent != EMPTY else None
+        if not as_files and not unpacks:
+            with PlannedTree(base, _now(bench)) as planned:
+                _apply(operation, planned, base, open_tree, bench, held)
+                if not planned.misread:
+                    return _pack(planned, base, draft, bench, about)
         with ChangeTree(draft.diff, base) as target:
-            accounts = Accounts(base)
-            for action in operation.actions:
-                if isinstance(action, MakeDirectory):
-                    _make_directory(action, target, accounts, bench)
-                else:
-                    source = held.enter_context(open_tree(action.input)) if action.input != NO_INPUT else None
-                    _copy(action, source, target, accounts, bench)
+            _apply(operation, target, base, open_tree, bench, held)
         held.close()
         return draft.commit(about=about).id
+
+
+def _apply(
+    operation: FileChange, target: ChangeTree, base: Tree | None, open_tree: OpenTree, bench: Workbench, held: ExitStack
+) -> None:
+    accounts = Accounts(base)
+    for action in operation.actions:
+        if isinstance(action, MakeDirectory):
+            _make_directory(action, target, accounts, bench)
+        else:
+            source = held.enter_context(open_tree(action.input)) if action.input != NO_INPUT else None
+            _copy(action, source, target, accounts, bench)
+
+
+def _pack(planned: PlannedTree, base: Tree | None, draft: Draft, bench: Workbench, about: str) -> str:
+    table = planned.table()
+    store = bench.store
+    with store.blobs.writer() as writer, Tree((table,)) as layer:
+        packed = pack_layer(layer, base, writer.file)
+        writer.commit(packed.digest)
+    snapshot = draft.commit(about=about, contents=table.root)
+    blob = LayerBlob(packed.digest, packed.size, media_types.OCI_LAYER_GZIP)
+    store.snapshots.record_blob(snapshot.id, "gzip", packed.diff_id, blob)
+    return snapshot.id
 
 
 def _make_directory(action: MakeDirectory, target: ChangeTree, accounts: Accounts, bench: Workbench) -> None:

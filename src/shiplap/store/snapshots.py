@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import msgspec
 
 from shiplap.errors import StoreError
 from shiplap.oci.digest import Digest
+from shiplap.oci.manifest import prepare
+from shiplap.store.blobs import Blobs
 from shiplap.store.index import Index, now
-from shiplap.trees.change import remove_tree
+from shiplap.store.locks import locked
+from shiplap.trees.change import ChangeTree, remove_tree
+from shiplap.trees.part import Content, Table
 from shiplap.trees.tree import Tree
+
+_TABLE = "contents"
 
 EMPTY = ""
 """The id of the empty file system (scratch)."""
+
+
+prepare(Content)
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -62,9 +72,18 @@ class Draft:
         if self.directory.exists():
             remove_directory(self.directory)
 
-    def commit(self, *, about: str = "", id: str | None = None, diff_id: Digest = "") -> Snapshot:
-        """Publish it. ``id``: its name, when it is known beforehand (an image's layer); another's equal one may win."""
+    def commit(
+        self, *, about: str = "", id: str | None = None, diff_id: Digest = "", contents: Content | None = None
+    ) -> Snapshot:
+        """Publish it. ``id``: its name, when it is known beforehand (an image's layer); another's equal one may win.
+
+        ``contents``: the layer was packed without being files; it is known by its table of contents until somebody
+        needs the files. Its blob must be recorded (``record_blob``) at once.
+        """
         remove_directory(Path(self.work))
+        if contents is not None:
+            remove_directory(Path(self.diff))
+            (self.directory / _TABLE).write_bytes(msgspec.msgpack.encode(contents))
         name = id or self.id
         target = self._snapshots.directory / name
         try:
@@ -84,10 +103,12 @@ class Draft:
 class Snapshots:
     """The directory ``snapshots/<id>/diff`` of a store and its rows in the index."""
 
-    def __init__(self, directory: Path, temporary: Path, index: Index) -> None:
+    def __init__(self, directory: Path, temporary: Path, index: Index, blobs: Blobs) -> None:
         self.directory = directory
         self.temporary = temporary
         self._index = index
+        self._blobs = blobs
+        self._unpacking = threading.RLock()
 
     def draft(self, parent: str) -> Draft:
         """Begin a layer over the snapshot ``parent`` (EMPTY: scratch)."""
@@ -111,7 +132,7 @@ class Snapshots:
     def get(self, id: str) -> Snapshot | None:
         """The snapshot ``id`` if it is recorded, whole, and known to have survived."""
         row = self._index.row("SELECT id, parent, layer, diff_id, created, boot FROM snapshots WHERE id=?", id)
-        if row is None or row[5] not in ("", self._index.boot) or not (self.directory / row[2] / "diff").is_dir():
+        if row is None or row[5] not in ("", self._index.boot) or not self._holds(row[2]):
             return None
         return Snapshot(*row[:5])
 
@@ -134,9 +155,42 @@ class Snapshots:
             return False
         return True
 
+    def _holds(self, layer: str) -> bool:
+        return (self.directory / layer / "diff").is_dir() or (self.directory / layer / _TABLE).exists()
+
     def diff(self, snapshot: Snapshot) -> str:
-        """The directory of the snapshot's own layer."""
-        return str(self.directory / snapshot.layer / "diff")
+        """The directory of the snapshot's own layer; unpacked now if the layer was packed without being files."""
+        path = self.directory / snapshot.layer / "diff"
+        if not path.is_dir():
+            with self._unpacking, locked(str(self.directory / snapshot.layer / "lock")):
+                if not path.is_dir():
+                    self._unpack(snapshot, path)
+        return str(path)
+
+    def source(self, snapshot: Snapshot) -> str | Table:
+        """What to make a tree's layer of: the directory if there is one, else the table of contents."""
+        directory = self.directory / snapshot.layer
+        if (directory / "diff").is_dir():
+            return str(directory / "diff")
+        root = msgspec.msgpack.decode((directory / _TABLE).read_bytes(), type=Content)
+
+        def open_file(path: str) -> int:
+            return os.open(f"{self.diff(snapshot)}/{path}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+        return Table(root, open_file, lambda: self.diff(snapshot))
+
+    def _unpack(self, snapshot: Snapshot, path: Path) -> None:
+        from shiplap.layers.compression import Decompressed
+        from shiplap.layers.unpack import unpack
+
+        row = self._index.row("SELECT digest FROM layer_blobs WHERE snapshot=? LIMIT 1", snapshot.layer)
+        if row is None:
+            raise StoreError(f"snapshot {snapshot.layer} lost its layer", code="snapshot-missing", hint="build again")
+        with self.draft(snapshot.parent) as draft, self._blobs.verified(row[0]) as blob:
+            with self.tree(snapshot.parent) as base, ChangeTree(draft.diff, base) as target:
+                unpack(Decompressed(blob), target)
+            blob.finish()
+            os.rename(draft.diff, path)
 
     def stack(self, id: str, layer: str, about: str) -> Snapshot:
         """Record the layer of the snapshot ``layer`` (made over nothing) on top of ``id``; no file is copied."""
@@ -150,7 +204,7 @@ class Snapshots:
 
     def tree(self, id: str) -> Tree:
         """The snapshot's file system; a context manager."""
-        return Tree(self.directories(id))
+        return Tree([self.source(snapshot) for snapshot in self.chain(id)])
 
     def blob(self, id: str, compression: str) -> LayerBlob | None:
         """The packed form with ``compression`` (``gzip``, ``zstd``, ``uncompressed``, or ``original``), if recorded."""

@@ -51,7 +51,7 @@ class Store:
         self.temporary = root / "tmp"
         self.index = Index(root / "index.sqlite")
         self.blobs = Blobs(root / "blobs", self.temporary)
-        self.snapshots = Snapshots(root / "snapshots", self.temporary, self.index)
+        self.snapshots = Snapshots(root / "snapshots", self.temporary, self.index, self.blobs)
         self.results = Results(self.index)
         self.images = Images(self.index, self.blobs)
 

@@ -12,12 +12,14 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from shiplap.errors import TreeError
 from shiplap.trees.entry import Entry, entry_of
 from shiplap.trees.owners import Owner, Owners
+from shiplap.trees.part import OPAQUE, is_opaque
 from shiplap.trees.root import PATH_LIMIT
-from shiplap.trees.tree import LINK_LIMIT, OPAQUE, Directory, Tree, is_opaque
+from shiplap.trees.tree import LINK_LIMIT, Directory, Tree
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -153,6 +155,8 @@ class Spot:
     """A directory of the changed tree. ``exists``: it is in the layer; else it is the base's still."""
 
     __slots__ = ("_base", "exists", "parent", "path", "tree")
+    plans: ClassVar[bool] = False
+    """True if files are not copied now, but taken from where they are when the layer is packed (``trees.planned``)."""
 
     def __init__(self, tree: ChangeTree, parent: Spot | None, path: str, base: Directory | None) -> None:
         self.tree = tree
@@ -332,6 +336,12 @@ class Spot:
                 self.set_xattr(name, key, value)
         else:
             self.make_node(name, entry.mode, entry.rdev, entry.uid, entry.gid, entry.mtime)
+
+    def take(
+        self, directory: Directory, entry: Entry, name: str, mode: int, uid: int, gid: int, attributes: dict[str, bytes]
+    ) -> None:
+        """Let the file ``entry`` of ``directory`` be the file ``name`` here. Only where ``plans`` is True."""
+        raise TypeError("this layer is made of files")
 
     def set_entry(self, uid: int, gid: int, mode: int) -> None:
         """Owner and permissions of this directory itself, which must be in the layer."""

@@ -257,6 +257,14 @@ class Copier:
             spot.make_node(name, mode, entry.rdev, uid, gid, entry.mtime)
 
     def _copy_file(self, directory: Directory, entry: Entry, spot: Spot, name: str, uid: int, gid: int) -> None:
+        if spot.plans:
+            xattrs = {
+                key: value
+                for key, value in directory.xattrs(entry).items()
+                if not (key == CAPABILITY and self.tree.live)
+            }
+            spot.take(directory, entry, name, self._mode(entry.permissions, False), uid, gid, xattrs)
+            return
         source = directory.open_file(entry)
         try:
             fd = spot.create_file(name)
