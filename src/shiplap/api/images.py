@@ -55,9 +55,12 @@ def opened(settings: Settings) -> Iterator[Store]:
 
 
 def list_images(settings: Settings) -> list[ImageRow]:
-    """Every image, by name."""
+    """Every image, by name; those known by their digest alone only if that is no named image's."""
     with opened(settings) as store:
-        return [_row(store, image.name, image.digest, image.created) for image in store.images.all()]
+        images = store.images.all()
+        named = {image.digest for image in images if not is_digest(image.name)}
+        shown = [image for image in images if not is_digest(image.name) or image.digest not in named]
+        return [_row(store, image.name, image.digest, image.created) for image in shown]
 
 
 def _row(store: Store, name: str, digest: Digest, created: float) -> ImageRow:

@@ -1,0 +1,22 @@
+"""What one does with the images of a store, without the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import shiplap
+from shiplap.api.images import list_images
+from shiplap.settings import load
+
+
+def test_an_image_without_a_name_is_listed_until_it_gets_one(tmp_path: Path) -> None:
+    settings = load({}, root=str(tmp_path / "store"), home=str(tmp_path))
+
+    def build(label: str, *tags: str) -> str:
+        data = f"FROM scratch\nLABEL a={label}\n".encode()  # without layers: the same each time
+        return shiplap.build("-", context_data=data, tags=tags, root=tmp_path / "store", environ={}).digest
+
+    one, other = build("one"), build("other")
+    assert {(row.name, row.digest) for row in list_images(settings)} == {("", one), ("", other)}
+    assert build("one", "app") == one
+    assert {(row.name, row.digest) for row in list_images(settings)} == {("app:latest", one), ("", other)}
