@@ -213,7 +213,7 @@ def test_every_error_survives_pickle(kind: type[errors.ShiplapError]) -> None:
     fields: dict[str, object] = {"status": 7} if kind in (errors.StepError, errors.RegistryError) else {}
     if kind is errors.StepError:
         fields |= {"output": ("last words",), "step": "sha256:cd"}
-    error = kind("it failed", code="a-code", where=where, hint="try this", **fields)  # type: ignore[arg-type]
+    error = kind("it failed", code="a-code", where=where, hint="try this", **fields)
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
     assert vars(again) == vars(error)
