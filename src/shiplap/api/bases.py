@@ -121,13 +121,13 @@ class BaseImages:
             return self._ask(reference, platform)
 
     def _at_home(self, reference: Reference, platform: Platform) -> ResolvedImage | None:
-        image = self._store.images.get(str(reference))
-        if image is None:
-            return None
-        if reference.digest and image.digest != reference.digest:
+        # A digest says what is meant, under whatever name it came here: by load, by build, or by pull of its tag.
+        image = None if reference.digest else self._store.images.get(str(reference))
+        digest = reference.digest or (image.digest if image is not None else None)
+        if not digest:
             return None
         try:
-            resolved = self._store.images.resolve(image.digest, platform)
+            resolved = self._store.images.resolve(digest, platform)
         except (StoreError, ImageError):
             return None  # not whole, or not for this platform: its registry may have more
         return ResolvedImage(reference, resolved.digest, resolved.config)

@@ -46,6 +46,8 @@ class Driver:
         self._as_files = needed_as_files(self._targets)
         self._answers: queue.Queue[Callable[[], list[Instruction]] | BaseException] = queue.Queue()
         self._memories: dict[str, FileMemory] = {}
+        self._hits: dict[str, str] = {}
+        """Keys that were found, and the snapshots they led to: what prune shall count as used now."""
         self._memory_lock = threading.Lock()
 
     @property
@@ -98,6 +100,7 @@ class Driver:
                     todo.extend(answer())
         for memory in self._memories.values():
             memory.save()
+        self._bench.store.results.touch(self._hits)
         if fault is not None:
             raise fault
 
@@ -136,6 +139,7 @@ class Driver:
         found = self._bench.store.results.get(key)
         if found is None or not (found.snapshot == EMPTY or self._bench.store.snapshots.whole(found.snapshot)):
             return None
+        self._hits[key] = found.snapshot
         return Hit(found.snapshot, found.canonical)
 
     def _execute(self, node: Node, keys: tuple[Key, ...]) -> str:

@@ -30,11 +30,14 @@ class Case:
         (self.base / "sl").symlink_to("/ed")
 
     def copy(self, *sources: str, dest: str, **rule: object) -> list[str]:
-        with Tree((str(self.context),), live=True) as tree, Tree((str(self.base),)) as base:
-            with ChangeTree(str(self.layer), base) as target:
-                copier = Copier(tree, target, CopyRule(owner=(0, 0), **rule), 10**18)  # type: ignore[arg-type]
-                for source in sources:
-                    copier.copy(source, dest)
+        with (
+            Tree((str(self.context),), live=True) as tree,
+            Tree((str(self.base),)) as base,
+            ChangeTree(str(self.layer), base) as target,
+        ):
+            copier = Copier(tree, target, CopyRule(owner=(0, 0), **rule), 10**18)  # type: ignore[arg-type]
+            for source in sources:
+                copier.copy(source, dest)
         return self.listing()
 
     def listing(self) -> list[str]:
@@ -201,9 +204,12 @@ def test_a_fifo_without_a_writer_does_not_hang(case: Case) -> None:
     import stat
 
     os.mkfifo(case.context / "pipe")
-    with Tree((str(case.context),), live=True) as tree, Tree((str(case.base),)) as base:
-        with ChangeTree(str(case.layer), base) as target:
-            Copier(tree, target, CopyRule(owner=(0, 0)), 0).copy("pipe", "/t")
+    with (
+        Tree((str(case.context),), live=True) as tree,
+        Tree((str(case.base),)) as base,
+        ChangeTree(str(case.layer), base) as target,
+    ):
+        Copier(tree, target, CopyRule(owner=(0, 0)), 0).copy("pipe", "/t")
     assert stat.S_ISFIFO((case.layer / "t").stat().st_mode)
 
 
