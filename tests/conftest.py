@@ -15,7 +15,6 @@ import pytest
 
 from kit import GO, SHELL, WORK, Shiplap, free_port, listens, once, program, wait_for
 
-
 WARM = b"""FROM golang:1.25
 RUN for arch in amd64 arm64 riscv64; do GOARCH=$arch CGO_ENABLED=0 go build fmt os strings runtime || exit 1; done
 RUN go build fmt os strings

@@ -48,7 +48,12 @@ class Shiplap:
         self, *arguments: str | Path, check: bool = True, stdin: bytes | None = None, **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run it; fails the test with its output if it fails and ``check``."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.root.parent), "LANG": "C.UTF-8", "PYTHONFAULTHANDLER": "1"}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.root.parent),
+            "LANG": "C.UTF-8",
+            "PYTHONFAULTHANDLER": "1",
+        }
         environment |= {"SHIPLAP_ROOT": str(self.root), **self.env, **env}
         done = subprocess.run(
             [*self.command, *map(str, arguments)],

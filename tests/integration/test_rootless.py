@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from kit import REPOSITORY, WORK, Shiplap, once
 
 DOCKERFILE = """FROM busybox AS base
-RUN mkdir /data && echo one > /data/one && chown 33:33 /data/one && chmod 4750 /data/one && adduser -D someone
+RUN mkdir /data && echo one > /data/one && chown 33:33 /data/one && chmod 4750 /data/one
+RUN echo someone:x:1000:50::/home/someone:/bin/sh >> /etc/passwd && mkdir /home/someone && chown 1000:50 /home/someone
 USER someone
 RUN id -un > /tmp/who && touch ~/mine
 FROM base

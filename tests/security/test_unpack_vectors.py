@@ -174,7 +174,10 @@ def test_nothing_gets_out(
 
 LEGITIMATE: dict[str, tuple[list[Member], dict[str, str]]] = {
     "through lib -> usr/lib": ([directory("usr/lib"), link("lib", "usr/lib"), file("lib/f", b"f")], {"usr/lib/f": "f"}),
-    "var/run -> /run with implied parents": ([link("var/run", "/run"), directory("run"), file("var/run/f", b"f")], {"run/f": "f"}),
+    "var/run -> /run, implied parents": (
+        [link("var/run", "/run"), directory("run"), file("var/run/f", b"f")],
+        {"run/f": "f"},
+    ),
     "surplus dotdot in a link": (
         [directory("etc"), file("etc/certs", b"c"), link("etc/ssl", "../../../../../../../../etc/certs")],
         {"etc/ssl": "c"},
