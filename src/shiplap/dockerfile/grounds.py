@@ -131,8 +131,8 @@ class Grounds:
                 if error.where is None or error.where.file is None:
                     error.where = place
                 match = nearest(typed, [*self._names, *_WELL_KNOWN, *(f"{name}:latest" for name in _WELL_KNOWN)])
-                if match and not error.hint:
-                    error.hint = f"did you mean {match}?"
+                if match:
+                    error.hint = f"did you mean {match}?" + (f" Else {error.hint}" if error.hint else "")
                 raise
         return self._resolved[key]
 
