@@ -157,6 +157,27 @@ def test_run_passes_status_output_and_variables(shiplap: Shiplap) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (7, "b\n/tmp\n33\n", "err\n")
 
 
+def test_run_uses_the_files_of_the_build(shiplap: Shiplap, tmp_path: Path) -> None:
+    """What was built here is not unpacked again from the layers that were packed from it."""
+    shiplap.run("build", "-q", "-t", "it", context_of(tmp_path / "c", "FROM busybox\nRUN echo hi > /x\n"))
+    before = sorted(os.listdir(shiplap.root / "snapshots"))
+    assert shiplap.run("run", "it", "cat", "/x").stdout == "hi\n"
+    assert sorted(os.listdir(shiplap.root / "snapshots")) == before
+
+
+def test_a_copy_that_nobody_reads_is_never_files(shiplap: Shiplap, tmp_path: Path) -> None:
+    """Its layer is packed straight from the context; the files are made when somebody asks for them."""
+    context = context_of(tmp_path / "c", "FROM scratch\nCOPY f /d/f\nCOPY --chmod=600 f /d/g\n", f="data")
+    shiplap.run("build", "-q", "-t", "it", context)
+    snapshots = list((shiplap.root / "snapshots").iterdir())
+    assert len(snapshots) == 2 and not any((path / "diff").exists() for path in snapshots)
+    assert ": 0 steps run, 2 reused" in shiplap.run("build", "-o", tmp_path / "out", context).stderr
+    assert [(p.name, p.read_text(), p.stat().st_mode & 0o777) for p in sorted((tmp_path / "out/d").iterdir())] == [
+        ("f", "data", 0o644),
+        ("g", "data", 0o600),
+    ]
+
+
 def test_rawjson_is_one_fact_a_line(shiplap: Shiplap) -> None:
     text = shiplap.run("build", "--progress=rawjson", "-", stdin=b"FROM busybox\nRUN echo hello\n").stderr
     facts = [json.loads(line) for line in text.splitlines()]

@@ -21,6 +21,7 @@ from shiplap.oci.reference import parse_reference
 from shiplap.ops.workbench import telling
 from shiplap.settings import Settings
 from shiplap.store.index import now
+from shiplap.store.results import Result, built_key
 from shiplap.store.snapshots import EMPTY
 from shiplap.store.store import Store
 from shiplap.trees.tree import Tree
@@ -154,6 +155,10 @@ class _Delivery:
                 self._images[packing] = assemble(
                     self._store, self._snapshot, self._plan.config, packing, epoch=self._epoch, check=self._check
                 )
+            # ``shiplap run`` finds the files here, instead of unpacking the image that was packed from them.
+            self._store.results.put(
+                built_key(self._images[packing].manifest.digest), Result(self._snapshot, ""), {}, "image"
+            )
         assembled = self._images[packing]
         if not self._done.digest:
             self._done = msgspec.structs.replace(

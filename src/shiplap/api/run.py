@@ -16,6 +16,7 @@ from shiplap.ops.image import make_image
 from shiplap.ops.workbench import Workbench
 from shiplap.sandbox.spec import ProcessSpec, Rootfs, StepMount
 from shiplap.settings import Settings
+from shiplap.store.results import built_key
 from shiplap.store.snapshots import EMPTY
 from shiplap.store.store import Store
 from shiplap.trees.tree import Tree
@@ -44,7 +45,12 @@ def run_image(
         config = resolved.config.config
         runtime = runtime_for(isolation, settings)
         bench = Workbench(store=store, runtime=runtime, images=_AtHome(), sink=sink, cancel=cancel or threading.Event())
-        snapshot = make_image(ImageSource(image.name, resolved.digest, str(resolved.config.platform)), "run", bench)
+        built = store.results.get(built_key(resolved.digest))
+        if built is not None and (built.snapshot == EMPTY or store.snapshots.whole(built.snapshot)):
+            snapshot = built.snapshot
+        else:
+            source = ImageSource(image.name, resolved.digest, str(resolved.config.platform))
+            snapshot = make_image(source, "run", bench)
         args = (
             *((entrypoint,) if entrypoint else config.entrypoint or ()),
             *(command or ((config.cmd or ()) if not entrypoint else ())),

@@ -198,11 +198,13 @@ def _view(mode: str) -> Iterator[Sink]:
 
         yield JsonView(write_error)
     elif mode == "quiet":
+        from shiplap.events.facts import Warned
 
-        def ignore(fact: Fact) -> None:
-            return
+        def warnings_alone(fact: Fact) -> None:
+            if isinstance(fact, Warned) and not fact.rule:
+                write_error(f"WARN: {fact.message}\n")
 
-        yield ignore
+        yield warnings_alone
     else:
         from shiplap.events.plain import PlainView
 

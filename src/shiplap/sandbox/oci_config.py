@@ -38,7 +38,7 @@ def config(
     if not insecure:
         granted = [name for number, name in profile.CAPABILITIES if held >> number & 1]
         if not cgroups and ids.initial:
-            granted.remove("CAP_MKNOD")
+            granted = [name for name in granted if name != "CAP_MKNOD"]
     ambient = granted if insecure else []
     own_network = request["network"] == "none"
     namespaces = ["pid", "ipc", "uts", "mount", *(["network"] if own_network else []), *(["cgroup"] if unified else [])]

@@ -12,6 +12,11 @@ from shiplap.store.index import Index, now
 from shiplap.trees.entry import Entry
 
 
+def built_key(manifest: str) -> str:
+    """The key under which the snapshot is kept that the image ``manifest`` was packed from."""
+    return f"image {manifest}"
+
+
 class Result(msgspec.Struct, frozen=True):
     """What a key led to: a snapshot, and the canonical key that the same work bears under any of its names."""
 
