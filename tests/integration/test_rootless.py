@@ -33,9 +33,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     if os.geteuid() != 0:
         return Shiplap(Path()).command
     directory = Path("/var/tmp") / f"shiplap-tests-{WORK.stat().st_ino}"
-    stamp = directory / "ready"
+    stamp = directory.with_name(f"{directory.name}.ready")  # beside it, with its lock, for the directory is made anew
     with once(stamp) as ours:
         if ours or any(p.stat().st_mtime > stamp.stat().st_mtime for p in (REPOSITORY / "src").rglob("*.py")):
+            stamp.unlink(missing_ok=True)
             shutil.rmtree(directory, ignore_errors=True)
             python = next((p for p in ("/usr/bin/python3", "/usr/local/bin/python3") if _usable(p)), None)
             if python is None:
