@@ -265,3 +265,43 @@ def test_an_interrupt_ends_soon_and_leaves_nothing(shiplap: Shiplap, tmp_path: P
     assert "cancel" in rest and "[interrupted]" in rest
     assert leftovers(shiplap) == []
     assert str(shiplap.root) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_several_builds_at_once_do_each_step_once(shiplap: Shiplap, tmp_path: Path) -> None:
+    """Eight processes, one store: what they have in common is made by one of them, the others take it."""
+    dockerfile = "FROM busybox AS a\nRUN sleep 0.2; echo a > /a\nFROM busybox\nCOPY --from=a /a /a\nRUN cat /a > /b\n"
+    context = context_of(tmp_path / "c", dockerfile)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SHIPLAP_ROOT": str(shiplap.root), **shiplap.env}
+    command = [*shiplap.command, "build", "--progress=rawjson", str(context)]
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) for _ in range(8)]
+    ran: list[str] = []
+    for process in running:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        facts = [json.loads(line) for line in errors.splitlines()]
+        started = {
+            fact["step"]: fact["name"] for fact in facts if fact["type"] == "step-started" and not fact.get("cached")
+        }
+        ran += [name for step, name in started.items() if step.startswith("sha256:")]
+    assert sorted(ran) == sorted(set(ran))
+    assert {name.partition("] ")[2] for name in ran} >= {"RUN cat /a > /b", "COPY --from=a /a /a"}
+    assert leftovers(shiplap) == []
+
+
+def test_a_killed_build_costs_nothing_but_itself(shiplap: Shiplap, tmp_path: Path) -> None:
+    context = context_of(
+        tmp_path / "c", "FROM busybox\nRUN echo one > /1\nRUN sleep 0.3; echo two > /2\nCOPY f /f\n", f="x" * 10**6
+    )
+    shiplap.run("pull", "-q", "busybox")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SHIPLAP_ROOT": str(shiplap.root), **shiplap.env}
+    for delay in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
+        process = subprocess.Popen([*shiplap.command, "build", "-q", "--no-cache", str(context)], env=environment)
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+    shiplap.run("build", "-q", "-t", "it", context)
+    assert shiplap.run("run", "it", "cat", "/1", "/2").stdout == "one\ntwo\n"
+    shiplap.run("prune")
+    assert leftovers(shiplap) == []
+    assert str(shiplap.root) not in Path("/proc/self/mountinfo").read_text()
+    assert shiplap.run("run", "it", "cat", "/2").stdout == "two\n"

@@ -117,8 +117,8 @@ class Driver:
                 contents = {number: self._digest(instruction.node, number) for number in instruction.inputs}
                 self._answers.put(lambda: self._solver.digested(instruction.node, contents))
             elif isinstance(instruction, Execute):
-                result = self._execute(instruction.node, instruction.keys)
-                self._answers.put(lambda: self._solver.executed(instruction.node, result))
+                result, reused = self._execute(instruction.node, instruction.keys)
+                self._answers.put(lambda: self._solver.executed(instruction.node, result, reused=reused))
         except BaseException as error:  # noqa: BLE001  every fault travels to the driving thread, which raises it
             if isinstance(error, ShiplapError) and error.where is None:
                 error.where = instruction.node.about.place
@@ -128,12 +128,15 @@ class Driver:
         node = instruction.node
         hit = self._known(instruction.key.digest)
         if hit is not None:
-            at = time.time()
-            place = node.about.place
-            file, line = (place.file or "", place.line or 0) if place is not None else ("", 0)
-            self._bench.sink(StepStarted(node.digest, node.about.name, at, cached=True, file=file, line=line))
-            self._bench.sink(StepFinished(node.digest, at, 0.0, cached=True))
+            self._tell_cached(node)
         return hit
+
+    def _tell_cached(self, node: Node) -> None:
+        at = time.time()
+        place = node.about.place
+        file, line = (place.file or "", place.line or 0) if place is not None else ("", 0)
+        self._bench.sink(StepStarted(node.digest, node.about.name, at, cached=True, file=file, line=line))
+        self._bench.sink(StepFinished(node.digest, at, 0.0, cached=True))
 
     def _known(self, key: str) -> Hit | None:
         found = self._bench.store.results.get(key)
@@ -142,9 +145,10 @@ class Driver:
         self._hits[key] = found.snapshot
         return Hit(found.snapshot, found.canonical)
 
-    def _execute(self, node: Node, keys: tuple[Key, ...]) -> str:
+    def _execute(self, node: Node, keys: tuple[Key, ...]) -> tuple[str, bool]:
+        """The result of ``node``, and whether another process made it while this one waited to."""
         if not keys:
-            return self._bring(node)
+            return self._bring(node), False
         store = self._bench.store
         with store.once(keys[-1].digest, self._bench.check):
             # Another process may have done it while we waited, unless we were told to do it anew.
@@ -153,9 +157,10 @@ class Driver:
                 with self._bench.telling(node):
                     snapshot = self._make(node)
             else:
+                self._tell_cached(node)
                 snapshot = hit.result
             self._record(node, keys, snapshot)
-        return snapshot
+        return snapshot, hit is not None
 
     def _bring(self, node: Node) -> str:
         """The result of a source without a key: of a remote one the snapshot, fetched if it is not here or has changed."""

@@ -159,13 +159,12 @@ class Solver:
         self._agenda.append(task)
         return self._drain()
 
-    def executed(self, node: Node, result: str) -> list[Instruction]:
-        """The node was run, or somebody else's result taken; ``result`` names it."""
+    def executed(self, node: Node, result: str, *, reused: bool = False) -> list[Instruction]:
+        """The node was run, or (``reused``) the result taken that somebody else had made by then; ``result`` names it."""
         task = self._tasks[node.digest]
         task.result, task.state = result, State.DONE
         if not task.live:
-            self.ran.append(node)
-        if not task.live:
+            (self.reused if reused else self.ran).append(node)
             task.canonical = self.canonical_for(node, result)
         self._changed(task)
         return self._drain()
