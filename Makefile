@@ -23,5 +23,6 @@ check: setup ## lint, types, import rules
 bench: setup ## time shiplap beside the builders found here
 	@.venv/bin/python -m bench
 
-clean:
+clean: ## (an ordinary user's store holds files of subordinate ids, which only shiplap can remove)
+	@if [ -x .demo/venv/bin/shiplap ]; then .demo/venv/bin/shiplap --root .demo/store prune --all; fi
 	rm -rf .demo .venv .tests
