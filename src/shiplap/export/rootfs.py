@@ -37,7 +37,7 @@ def write_rootfs(tree: Tree, directory: Path, epoch: int | None, check: Callable
             f"cannot write to {directory}: {error.strerror}", code="cannot-write", hint="choose another dest="
         ) from None
     try:
-        _Writer(epoch, check).write(tree.root(), fd, "")
+        _Writer(epoch, check).write(tree.root(), fd)
     except OSError as error:
         raise ExportError(f"cannot write to {directory}: {error}", code="cannot-write") from None
     finally:
@@ -49,7 +49,7 @@ class _Writer:
         self._latest = None if epoch is None else epoch * 1_000_000_000
         self._check = check
 
-    def write(self, directory: Directory, fd: int, path: str) -> None:
+    def write(self, directory: Directory, fd: int) -> None:
         self._check()
         for entry in directory.entries():
             if entry.is_dir:
@@ -72,7 +72,7 @@ class _Writer:
         child = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
         try:
             below = directory.child(entry)
-            self.write(below, child, below.path)
+            self.write(below, child)
             below.close()
             os.fchmod(child, entry.permissions)
         finally:

@@ -41,10 +41,3 @@ def as_oci(media_type: str) -> str:
 def as_docker(media_type: str) -> str:
     """Docker's name of a media type; those it has no name for (zstd) are returned as they are."""
     return _DOCKER_OF.get(as_oci(media_type), media_type)
-
-
-def layer_compression(media_type: str) -> str:
-    """``"gzip"``, ``"zstd"`` or ``""`` (plain) for a layer media type."""
-    if media_type.endswith((".gzip", "+gzip")):
-        return "gzip"
-    return "zstd" if media_type.endswith("+zstd") else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 import msgspec
 
@@ -15,6 +14,7 @@ from shiplap.oci.manifest import Descriptor, Index, Manifest, offered_platforms,
 from shiplap.oci.platform import Platform
 from shiplap.oci.reference import Reference
 from shiplap.registry.client import Registry
+from shiplap.registry.side_by_side import side_by_side
 
 DEEPEST_INDEX = 4
 """How many indexes may stand one within another."""
@@ -98,32 +98,23 @@ def fetch_layers(
 
     def fetch(layer: Descriptor) -> None:
         try:
-            try:
-                save(layer, _until(stop, registry.open_blob(ref, layer, step=step)))
-            except RegistryError as error:
-                if error.code != "digest-mismatch":
-                    raise
-                # Damage on the way, or a bad mirror: once more, from the registry itself.
-                save(layer, _until(stop, registry.open_blob(ref, layer, step=step, mirrors=False)))
-        except BaseException:
-            stop.set()
-            raise
+            save(layer, _until(stop, registry.open_blob(ref, layer, step=step)))
+        except RegistryError as error:
+            if error.code != "digest-mismatch":
+                raise
+            # Damage on the way, or a bad mirror: once more, from the registry itself.
+            save(layer, _until(stop, registry.open_blob(ref, layer, step=step, mirrors=False)))
 
-    with ThreadPoolExecutor(min(parallel, len(wanted)), "shiplap-pull") as pool:
-        tasks = [pool.submit(fetch, layer) for layer in wanted.values()]
-        try:
-            wait(tasks, return_when=FIRST_EXCEPTION)
-        except BaseException:
-            stop.set()
-            registry.interrupt()
-            raise
-        finally:
-            if stop.is_set():
-                for task in tasks:
-                    task.cancel()
-    failures = [task.exception() for task in tasks if not task.cancelled()]
+    failures = side_by_side(
+        fetch,
+        wanted.values(),
+        parallel=min(parallel, len(wanted)),
+        name="shiplap-pull",
+        stop=stop,
+        interrupt=registry.interrupt,
+    )
     # Those that were only stopped say nothing about why.
-    for failure in sorted((f for f in failures if f is not None), key=lambda f: isinstance(f, _Stopped)):
+    for failure in sorted(failures, key=lambda f: isinstance(f, _Stopped)):
         raise failure
 
 

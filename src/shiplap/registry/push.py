@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 import msgspec
 
@@ -13,6 +12,7 @@ from shiplap.oci.digest import digest_of
 from shiplap.oci.manifest import Descriptor
 from shiplap.oci.reference import Reference
 from shiplap.registry.client import Registry
+from shiplap.registry.side_by_side import side_by_side
 from shiplap.registry.upload import Opener
 
 
@@ -75,32 +75,20 @@ def _push_blobs(registry: Registry, ref: Reference, blobs: Sequence[OutgoingBlob
     stop = threading.Event()
 
     def push(blob: OutgoingBlob) -> None:
-        if stop.is_set():
-            return
-        try:
+        if not stop.is_set():
             registry.push_blob(ref, blob.descriptor, blob.opener, blob.mount_from, step=step)
-        except BaseException:
-            stop.set()
-            raise
 
     # The largest first: the last to finish should not be the last to start.
     queue = sorted(unique.values(), key=lambda blob: -blob.descriptor.size)
-    with ThreadPoolExecutor(max(1, min(parallel, len(queue))), "shiplap-push") as pool:
-        tasks = [pool.submit(push, blob) for blob in queue]
-        try:
-            wait(tasks, return_when=FIRST_EXCEPTION)
-        except BaseException:
-            stop.set()
-            registry.interrupt()
-            raise
-        finally:
-            if stop.is_set():
-                for task in tasks:
-                    task.cancel()
-    for task in tasks:
-        if not task.cancelled():
-            failure = task.exception()
-            if failure is not None:
-                raise failure
+    failures = side_by_side(
+        push,
+        queue,
+        parallel=min(parallel, len(queue)),
+        name="shiplap-push",
+        stop=stop,
+        interrupt=registry.interrupt,
+    )
+    for failure in failures:
+        raise failure
     if stop.is_set():
         raise RegistryError("the push was stopped", code="stopped")

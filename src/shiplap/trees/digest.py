@@ -109,7 +109,7 @@ class _TreeHasher:
         if not found.name or match.entry.is_dir:
             directory = found.directory()
             if found.entry is not None:
-                self._head("", found.entry, b"", found.parent)
+                self._head("", found.entry, b"")
             self._walk(directory, "", None)
             if directory is not found.parent:
                 directory.close()
@@ -153,9 +153,9 @@ class _TreeHasher:
             content = known
         elif entry.is_link:
             content = os.fsencode(directory.read_link(entry))
-        self._head(name, entry, content, directory)
+        self._head(name, entry, content)
 
-    def _head(self, name: str, entry: Entry, content: bytes, directory: Directory) -> None:
+    def _head(self, name: str, entry: Entry, content: bytes) -> None:
         owner = "0:0" if self._reset else f"{entry.uid}:{entry.gid}"
         mode = entry.mode & 0o170000 if entry.is_link else entry.mode
         rdev = 0 if entry.is_file or entry.is_dir or entry.is_link else entry.rdev

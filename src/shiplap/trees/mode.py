@@ -23,12 +23,6 @@ def parse_octal(text: str) -> int | None:
     return value
 
 
-def check_mode(text: str) -> None:
-    """Raise UsageError unless ``text`` is a valid octal or symbolic mode."""
-    if parse_octal(text) is None:
-        apply_mode(text, 0o644, is_dir=False)
-
-
 def apply_mode(text: str, mode: int, *, is_dir: bool) -> int:
     """Permission bits (twelve) of a file with ``mode`` after ``chmod text``."""
     octal = parse_octal(text)
