@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from bench.runner import Ran, Runner
 
 
 class Builder:
-    """One way to build. ``build`` raises CalledProcessError with what the builder said."""
+    """One way to build. The verbs raise RuntimeError with what the builder said."""
 
     name = ""
+
+    def __init__(self, runner: Runner, work: Path) -> None:
+        self._runner = runner
+        self._work = work
 
     def available(self) -> str:
         """What stands in the way, empty if nothing does."""
@@ -22,14 +30,27 @@ class Builder:
         """The command line; ``output`` None: the result stays where the builder keeps it."""
         raise NotImplementedError
 
+    def forget(self) -> None:
+        """Empty the store."""
+        raise NotImplementedError
+
+    def disk(self) -> int:
+        """Bytes that the store takes."""
+        raise NotImplementedError
+
     def environment(self) -> dict[str, str]:
         return dict(os.environ)
 
-    def build(self, context: Path, output: Path | None, cache: bool) -> None:
-        command = self.command(context, output, cache)
-        done = subprocess.run(command, capture_output=True, text=True, env=self.environment())
-        if done.returncode != 0:
-            raise RuntimeError(f"{self.name}: {' '.join(command)}\n{done.stdout}{done.stderr}")
+    def build(self, contexts: Sequence[Path], output: Path | None, cache: bool) -> tuple[float, int]:
+        """Build each context in turn; the seconds it took, and the largest resident memory of a command in bytes."""
+        done = [self.say(self.command(context, output, cache)) for context in contexts]
+        return sum(ran.seconds for ran in done), max(ran.memory for ran in done)
+
+    def say(self, command: list[str]) -> Ran:
+        ran = self._runner.run(command, self.environment())
+        if ran.status != 0:
+            raise RuntimeError(f"{self.name}: {' '.join(command)}\n{ran.said}")
+        return ran
 
 
 class Shiplap(Builder):
@@ -37,8 +58,10 @@ class Shiplap(Builder):
 
     name = "shiplap"
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, runner: Runner, work: Path) -> None:
+        super().__init__(runner, work)
         self._root = work / "shiplap"
+        self._program = str(Path(sys.executable).with_name("shiplap"))
 
     def available(self) -> str:
         return ""
@@ -46,11 +69,33 @@ class Shiplap(Builder):
     def environment(self) -> dict[str, str]:
         return {**os.environ, "SHIPLAP_ROOT": str(self._root)}
 
+    def forget(self) -> None:
+        self.say([self._program, "prune", "--all", "--force"])
+
+    def disk(self) -> int:
+        return _bytes_in(self._root)
+
     def command(self, context: Path, output: Path | None, cache: bool) -> list[str]:
         flags = [] if cache else ["--no-cache"]
         kind = f"type=oci,dest={output}" if output is not None else "type=cacheonly"
-        program = Path(sys.executable).with_name("shiplap")
-        return [str(program), "build", "-q", *flags, "-o", kind, str(context)]
+        return [self._program, "build", "-q", *flags, "-o", kind, str(context)]
+
+
+class Library(Shiplap):
+    """shiplap called from one Python program: all contexts of a round in one process."""
+
+    name = "library"
+
+    def build(self, contexts: Sequence[Path], output: Path | None, cache: bool) -> tuple[float, int]:
+        script = (
+            "import shiplap, sys\n"
+            "cache, output, *contexts = sys.argv[1:]\n"
+            "for context in contexts:\n"
+            "    shiplap.build(shiplap.Request(context=context, no_cache=not cache, outputs=(output,)))\n"
+        )
+        kind = f"type=oci,dest={output}" if output is not None else "type=cacheonly"
+        ran = self.say([sys.executable, "-c", script, "1" if cache else "", kind, *map(str, contexts)])
+        return ran.seconds, ran.memory
 
 
 class BuildKit(Builder):
@@ -64,6 +109,14 @@ class BuildKit(Builder):
         if subprocess.run(["buildctl", "debug", "workers"], capture_output=True).returncode != 0:
             return "no buildkitd answers at BUILDKIT_HOST"
         return ""
+
+    def forget(self) -> None:
+        self.say(["buildctl", "prune", "--all"])
+
+    def disk(self) -> int:
+        """What the daemon counts: plain sizes of snapshots, and blobs."""
+        told = subprocess.run(["buildctl", "du", "--format", "{{json .}}"], capture_output=True, text=True, check=True)
+        return sum(record["Size"] for record in json.loads(told.stdout))
 
     def command(self, context: Path, output: Path | None, cache: bool) -> list[str]:
         flags = [] if cache else ["--no-cache"]
@@ -96,21 +149,32 @@ class Buildah(Builder):
 
     name = "buildah"
 
-    def __init__(self, work: Path) -> None:
-        self._work = work
+    def __init__(self, runner: Runner, work: Path) -> None:
+        super().__init__(runner, work)
+        self._storage = ["--root", str(work / "buildah"), "--runroot", str(work / "buildah-run")]
 
     def available(self) -> str:
         return "" if shutil.which("buildah") is not None else "no buildah on PATH"
 
+    def forget(self) -> None:
+        self.say(["buildah", *self._storage, "rmi", "--all", "--force"])
+
+    def disk(self) -> int:
+        return _bytes_in(self._work / "buildah")
+
     def command(self, context: Path, output: Path | None, cache: bool) -> list[str]:
-        storage = ["--root", str(self._work / "buildah"), "--runroot", str(self._work / "buildah-run")]
         flags = ["--layers", "--tls-verify=false", "--runtime", "runc"] + ([] if cache else ["--no-cache"])
         tag = f"oci-archive:{output}" if output is not None else "localhost/bench"
         if output is not None:
             output.unlink(missing_ok=True)
-        return ["buildah", *storage, "bud", "-q", *flags, "-t", tag, str(context)]
+        return ["buildah", *self._storage, "bud", "-q", *flags, "-t", tag, str(context)]
 
 
-def builders(work: Path) -> list[Builder]:
+def builders(runner: Runner, work: Path) -> list[Builder]:
     """shiplap first, then every peer."""
-    return [Shiplap(work), BuildKit(), Buildx(), Buildah(work)]
+    return [kind(runner, work) for kind in (Shiplap, Library, BuildKit, Buildx, Buildah)]
+
+
+def _bytes_in(root: Path) -> int:
+    told = subprocess.run(["du", "-s", "-B1", str(root)], capture_output=True, text=True)
+    return int(told.stdout.split()[0]) if told.stdout else 0
