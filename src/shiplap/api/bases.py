@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class BaseImages:
         self._pull = pull
         self._cancel = cancel
         self._registry: Registry | None = None
+        self._held = ExitStack()
         self._lock = threading.Lock()
         self._resolved: dict[tuple[str, str], ResolvedImage | ShiplapError] = {}
         self.layouts: Mapping[str, Path] = {}
@@ -46,8 +48,7 @@ class BaseImages:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._registry is not None:
-            self._registry.close()
+        self._held.close()
 
     def prefetch(self, wanted: list[tuple[Reference, Platform]]) -> None:
         """Resolve several at once, so that the planner, which asks one by one, need not wait for each."""
@@ -88,7 +89,9 @@ class BaseImages:
             config_raw=resolved.config_raw,
             layers=resolved.manifest.layers,
         )
-        fetch_layers(self._client(), parse_reference(operation.reference), image, self._store.blobs.has, self._save)
+        fetch_layers(
+            self._client(), parse_reference(operation.reference), image, self._store.blobs.has, self._save, step=step
+        )
 
     # -- inside
 
@@ -148,18 +151,14 @@ class BaseImages:
         return self._store.blobs.read(digest) if self._store.blobs.has(digest) else None
 
     def _save(self, descriptor: Descriptor, chunks: Iterator[bytes]) -> None:
-        self._store.blobs.save(descriptor.digest, descriptor.size, self._until_canceled(chunks))
-
-    def _until_canceled(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            if self._cancel.is_set():
-                self._client().interrupt()
-            yield chunk
+        self._store.blobs.save(descriptor.digest, descriptor.size, chunks)
 
     def _client(self) -> Registry:
         with self._lock:
             if self._registry is None:
                 from shiplap.registry.client import Registry
+                from shiplap.registry.cutting import cut_when
 
-                self._registry = Registry(self._settings.network(), self._sink)
+                self._registry = self._held.enter_context(Registry(self._settings.network(), self._sink))
+                self._held.enter_context(cut_when(self._cancel, self._registry.interrupt))
             return self._registry

@@ -17,8 +17,9 @@ from shiplap.api.request import Output, Request, Result, Secret, StageResult
 from shiplap.dockerfile.lower import base_images, lower
 from shiplap.dockerfile.options import LowerOptions, NamedContext, Plan
 from shiplap.dockerfile.parse import parse
-from shiplap.errors import ShiplapError, UsageError
-from shiplap.events.facts import BuildFinished, Sink, Warned
+from shiplap.errors import ShiplapError, StepError, UsageError
+from shiplap.events.facts import BuildFinished, BuildStarted, Sink, Warned
+from shiplap.events.record import Record
 from shiplap.oci.platform import native_platform, parse_platform
 from shiplap.ops.driver import Driver
 from shiplap.ops.workbench import LocalContext, Workbench
@@ -70,6 +71,7 @@ class _Build:
         self._warnings: list[str] = []
         self._timings: dict[str, float] = {}
         self._driver: Driver | None = None
+        self._log: Record | None = None
 
     def run(self) -> Result:
         began = time.time()
@@ -81,6 +83,10 @@ class _Build:
             return result
         except ShiplapError as error:
             fault = error.message
+            self._name_log(error)
+            raise
+        except BaseException as error:
+            fault = type(error).__name__
             raise
         finally:
             ran = len(self._driver.ran) if self._driver is not None else 0
@@ -91,6 +97,7 @@ class _Build:
     def _run(self, held: ExitStack, began: float) -> Result:
         request = self._request
         store = held.enter_context(Store(Path(self._settings.root)))
+        self._record(began)
         held.enter_context(store.in_use(self._check))
         images = held.enter_context(
             BaseImages(store, self._settings, self._sink, pull=request.pull, cancel=self._cancel)
@@ -107,9 +114,31 @@ class _Build:
         snapshot = self._solve(plan, bench, context, options)
         solved = time.time()
         self._timings["solve"] = solved - began - self._timings["plan"]
-        delivered = deliver(request, plan, snapshot, store, self._settings, self._sink, plan.epoch, self._check)
+        delivered = deliver(
+            request, plan, snapshot, store, self._settings, self._sink, plan.epoch, self._check, self._cancel
+        )
         self._timings["export"] = time.time() - solved
         return self._result(plan, delivered, began)
+
+    def _record(self, began: float) -> None:
+        """From now on, facts go by way of the build's record."""
+        request, settings = self._request, self._settings
+        record = Record(Path(settings.logs), self._sink, builds=settings.log_builds, size=settings.log_size)
+        self._sink = self._log = record
+        context = "-" if request.context_data is not None else str(request.context)
+        dockerfile = "-" if request.dockerfile_data is not None else str(request.dockerfile or "")
+        record(BuildStarted(began, _without_secrets(context), dockerfile, request.target, request.tags, record.id))
+
+    def _name_log(self, error: ShiplapError) -> None:
+        """Tell how to read all that the failed step wrote."""
+        if self._log is None or not self._log.id or not isinstance(error, StepError) or error.hint:
+            return
+        number = self._log.failed(str(error))
+        if number:
+            from shlex import quote
+
+            root = f"--root {quote(str(self._request.root))} " if self._request.root is not None else ""
+            error.hint = f"shiplap {root}logs {self._log.id} --step {number} shows all of its output"
 
     def _check(self) -> None:
         if self._cancel.is_set():
@@ -200,6 +229,7 @@ class _Build:
             digest=delivered.digest,
             config_digest=delivered.config_digest,
             size=delivered.size,
+            image_size=delivered.image_size,
             media_type=delivered.media_type,
             platform=str(plan.config.platform),
             names=delivered.names,
@@ -211,6 +241,15 @@ class _Build:
             timings=dict(self._timings),
             outputs=delivered.written,
         )
+
+
+def _without_secrets(context: str) -> str:
+    """An address without name and password, and without its query, where signed addresses carry theirs."""
+    scheme, separator, rest = context.partition("://")
+    if not separator:
+        return context
+    place, slash, path = rest.partition("/")
+    return f"{scheme}://{place.rpartition('@')[2].partition('?')[0]}{slash}{path.partition('?')[0]}"
 
 
 def _arguments(given: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[str, str]:

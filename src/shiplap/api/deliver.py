@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +34,7 @@ class Delivered(msgspec.Struct, frozen=True):
     digest: str = ""
     config_digest: str = ""
     size: int = 0
+    image_size: int = 0
     media_type: str = ""
     names: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
@@ -47,12 +49,13 @@ def deliver(
     sink: Sink,
     epoch: int | None,
     check: Callable[[], None],
+    cancel: threading.Event | None = None,
 ) -> Delivered:
     """Carry out every output of ``request``; without one the image goes to the store."""
     outputs = request.outputs or (Output("image"),)
     if request.push and not any(output.type == "registry" for output in outputs):
         outputs = (*outputs, Output("registry"))
-    return _Delivery(request, plan, snapshot, store, settings, sink, epoch, check).run(outputs)
+    return _Delivery(request, plan, snapshot, store, settings, sink, epoch, check, cancel).run(outputs)
 
 
 class _Delivery:
@@ -66,6 +69,7 @@ class _Delivery:
         sink: Sink,
         epoch: int | None,
         check: Callable[[], None],
+        cancel: threading.Event | None,
     ) -> None:
         self._request = request
         self._plan = plan
@@ -75,6 +79,7 @@ class _Delivery:
         self._sink = sink
         self._epoch = epoch
         self._check = check
+        self._cancel = cancel
         self._images: dict[Packing, Assembled] = {}
         self._done = Delivered()
 
@@ -112,7 +117,8 @@ class _Delivery:
             raise UsageError(
                 "tag is needed when pushing to registry", code="push-without-tag", hint="add -t REGISTRY/NAME:TAG"
             )
-        push_names(self._store, self._settings, self._sink, names, self._assemble(output).manifest.digest)
+        digest = self._assemble(output).manifest.digest
+        push_names(self._store, self._settings, self._sink, names, digest, self._cancel)
 
     def _archive(self, output: Output) -> None:
         assembled = self._assemble(output)
@@ -166,6 +172,7 @@ class _Delivery:
                 digest=assembled.manifest.digest,
                 config_digest=assembled.config,
                 size=assembled.manifest.size,
+                image_size=assembled.size,
                 media_type=assembled.manifest.media_type,
                 names=self._names(output),
             )
@@ -186,6 +193,8 @@ class _Delivery:
                     code="output-is-terminal",
                     hint="redirect it",
                 )
+            if sys.stdout is None:
+                raise ExportError("standard output is closed", code="cannot-write", hint="redirect it to a file")
             write(sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return

@@ -165,6 +165,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
     config_digest: str = ""
     size: int = 0
+    """Bytes of the manifest."""
+    image_size: int = 0
+    """Bytes of the config and the layers, as they are packed."""
     media_type: str = ""
     platform: str = ""
     names: tuple[str, ...] = ()

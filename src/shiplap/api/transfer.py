@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +15,7 @@ from shiplap.oci.platform import native_platform, parse_platform
 from shiplap.oci.reference import parse_reference
 from shiplap.ops.workbench import telling
 from shiplap.registry.client import Registry
+from shiplap.registry.cutting import cut_when
 from shiplap.registry.pull import fetch_image
 from shiplap.registry.push import OutgoingBlob, OutgoingManifest, push_image, push_index
 from shiplap.settings import Settings
@@ -20,19 +23,30 @@ from shiplap.store.images import Image
 from shiplap.store.store import Store
 
 
-def push_names(store: Store, settings: Settings, sink: Sink, names: Sequence[str], digest: Digest) -> None:
-    """Push the manifest or index ``digest`` under each of ``names``."""
+def push_names(
+    store: Store,
+    settings: Settings,
+    sink: Sink,
+    names: Sequence[str],
+    digest: Digest,
+    cancel: threading.Event | None = None,
+) -> None:
+    """Push the manifest or index ``digest`` under each of ``names``. ``cancel``, once set, ends it with Interrupted."""
     raw = store.blobs.read(digest)
     manifest = parse_manifest(raw, digest=digest)
-    with Registry(settings.network(), sink) as registry:
+    with (
+        Registry(settings.network(), sink) as registry,
+        cut_when(cancel, registry.interrupt) if cancel is not None else nullcontext(),
+    ):
         for name in names:
             reference = parse_reference(name)
-            with telling(sink, f"push {name}", f"pushing {reference.familiar()}"):
+            step = f"push {name}"
+            with telling(sink, step, f"pushing {reference.familiar()}"):
                 if isinstance(manifest, Index):
                     children = [_outgoing(store, entry.digest) for entry in manifest.manifests]
-                    push_index(registry, reference, raw, manifest.media_type, children)
+                    push_index(registry, reference, raw, manifest.media_type, children, step=step)
                 else:
-                    push_image(registry, reference, raw, manifest.media_type, _blobs(store, manifest))
+                    push_image(registry, reference, raw, manifest.media_type, _blobs(store, manifest), step=step)
 
 
 def push(text: str, settings: Settings, sink: Sink) -> None:
@@ -58,8 +72,9 @@ def pull(text: str, platform: str, settings: Settings, sink: Sink) -> Image:
         def known(digest: Digest) -> bytes | None:
             return store.blobs.read(digest) if store.blobs.has(digest) else None
 
-        with telling(sink, f"pull {reference}", f"pulling {reference.familiar()}"):
-            fetched = fetch_image(registry, reference, wanted, store.blobs.has, save, known=known)
+        step = f"pull {reference}"
+        with telling(sink, step, f"pulling {reference.familiar()}"):
+            fetched = fetch_image(registry, reference, wanted, store.blobs.has, save, known=known, step=step)
             for raw in (fetched.manifest_raw, fetched.config_raw, fetched.index_raw):
                 if raw is not None:
                     store.blobs.write(raw)

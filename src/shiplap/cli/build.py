@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shiplap.cli.parsing import Parser, pairs, settings_of, write_error
+from shiplap.cli.ending import cancelling
+from shiplap.cli.parsing import Parser, pairs, settings_of, standard_input, write_error
+from shiplap.cli.view import progress_mode, view
 from shiplap.errors import ExportError, UsageError
-from shiplap.events.facts import Fact, Sink
+from shiplap.events.facts import Sink
+from shiplap.settings import Settings
 
 _EPILOG = """examples:
   shiplap build -t app .                                build ./Dockerfile into the store
@@ -92,15 +90,16 @@ def parser(name: str = "build") -> Parser:
 def run(name: str, argv: list[str]) -> int:
     """Build."""
     options = parser("buildx build" if name == "buildx" else "build").parse_args(argv)
-    request = _request(options)
-    mode = _progress_mode(options)
+    settings = settings_of(options)
+    request = _request(options, settings)
+    mode = "quiet" if options.quiet else progress_mode(options.progress, settings)
     from shiplap.api.isolation import enter_user_namespace
 
     if os.geteuid() != 0:
         enter_user_namespace()
     from shiplap.api.building import build
 
-    with _view(mode) as sink, _cancel_on_signals() as cancel:
+    with view(mode, settings) as sink, cancelling() as cancel:
         _warn_ignored(options, sink)
         result = build(request, events=sink, cancel=cancel)
     _write_files(options, result)
@@ -111,16 +110,16 @@ def run(name: str, argv: list[str]) -> int:
     return 0
 
 
-def _request(options: argparse.Namespace) -> Any:
+def _request(options: argparse.Namespace, settings: Settings) -> Any:
     from shiplap.api.request import Output, Request, Secret
 
     context_data = dockerfile_data = None
     if options.context == "-" and options.file == "-":
         raise UsageError("the context and the Dockerfile cannot both come on standard input", code="two-from-stdin")
     if options.context == "-":
-        context_data = sys.stdin.buffer.read()
+        context_data = standard_input().read()
     elif options.file == "-":
-        dockerfile_data = sys.stdin.buffer.read()
+        dockerfile_data = standard_input().read()
     arguments: dict[str, str | None] = {}
     for text in options.build_arg or ():
         key, equals, value = text.partition("=")
@@ -136,7 +135,7 @@ def _request(options: argparse.Namespace) -> Any:
         labels=pairs([t if "=" in t else f"{t}=" for t in options.label or ()], "--label"),
         platform=_one_platform(options.platform),
         secrets=tuple(Secret.parse(text) for text in options.secret or ()),
-        ssh=dict(_ssh(text) for text in options.ssh or ()),
+        ssh=dict(_ssh(text, settings) for text in options.ssh or ()),
         outputs=tuple(Output.parse(text) for text in options.output or ()),
         push=options.push,
         pull=options.pull,
@@ -163,9 +162,9 @@ def _one_platform(text: str) -> str:
     return text
 
 
-def _ssh(text: str) -> tuple[str, str]:
+def _ssh(text: str, settings: Settings) -> tuple[str, str]:
     name, _, socket = text.partition("=")
-    socket = socket or os.environ.get("SSH_AUTH_SOCK", "")
+    socket = socket or settings.ssh_agent
     if not socket:
         raise UsageError(
             f"--ssh {text}: no agent is running", code="no-ssh-agent", hint="start ssh-agent, or name its socket"
@@ -180,54 +179,6 @@ def _size(text: str) -> int:
     if match is None:
         raise UsageError(f"invalid size {text!r}", code="bad-command-line", hint="write 64m, 1g or a number of bytes")
     return int(float(match.group(1)) * (1 << {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match.group(2)]))
-
-
-def _progress_mode(options: argparse.Namespace) -> str:
-    mode = options.progress or settings_of(options).progress or "auto"
-    if options.quiet:
-        mode = "quiet"
-    if mode == "auto":
-        mode = "tty" if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" else "plain"
-    return "quiet" if mode == "none" else mode
-
-
-@contextmanager
-def _view(mode: str) -> Iterator[Sink]:
-    if mode == "rawjson":
-        from shiplap.events.rawjson import JsonView
-
-        yield JsonView(write_error)
-    elif mode == "quiet":
-        from shiplap.events.facts import Warned
-
-        def warnings_alone(fact: Fact) -> None:
-            if isinstance(fact, Warned) and not fact.rule:
-                write_error(f"WARN: {fact.message}\n")
-
-        yield warnings_alone
-    else:
-        from shiplap.events.plain import PlainView
-
-        yield PlainView(write_error)
-
-
-@contextmanager
-def _cancel_on_signals() -> Iterator[threading.Event]:
-    """The first SIGINT, SIGTERM or SIGHUP asks the build to stop; a second SIGINT ends at once."""
-    cancel = threading.Event()
-
-    def stop(number: int, _: object) -> None:
-        if cancel.is_set():
-            os._exit(128 + number)
-        cancel.set()
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield cancel
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _warn_ignored(options: argparse.Namespace, sink: Sink) -> None:
@@ -276,6 +227,9 @@ def summary(result: Any) -> str:
         + f": {len(result.steps_run)} steps run, {len(result.steps_reused)} reused, {result.seconds:.2f}s",
     ]
     if result.digest:
-        lines.append(f"image {result.digest}" + (f" as {', '.join(result.names)}" if result.names else ""))
+        from shiplap.events.plain import size_text
+
+        named = f" as {', '.join(result.names)}" if result.names else ""
+        lines.append(f"image {result.digest}{named}, {size_text(result.image_size)}")
     lines.extend(f"wrote {path}" for path in result.outputs if path != "-")
     return "\n".join(lines) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 
-from shiplap.cli.parsing import Parser, settings_of
+from shiplap.cli.parsing import Parser, settings_of, standard_input
 from shiplap.errors import UsageError
 
 
@@ -23,10 +23,11 @@ def _login(argv: list[str]) -> int:
     options = p.parse_args(argv)
     username, password = options.username, options.password
     if options.password_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    if not username and sys.stdin.isatty():
+        password = standard_input().readline().decode(errors="surrogateescape").rstrip("\r\n")
+    asking = sys.stdin is not None and sys.stdin.isatty()
+    if not username and asking:
         username = input("Username: ")
-    if not password and sys.stdin.isatty():
+    if not password and asking:
         password = getpass.getpass("Password: ")
     if not username or not password:
         raise UsageError("login needs a name and a password", code="no-credentials", hint="-u NAME --password-stdin")

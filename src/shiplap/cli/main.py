@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import TextIO
 
 from shiplap import __version__
-from shiplap.errors import ShiplapError
+from shiplap.errors import Interrupted, ShiplapError
 
 # name -> (module, one line of help). The order is that of the help text.
 COMMANDS = {
@@ -17,6 +18,7 @@ COMMANDS = {
     "images": ("images", "List the images of the store"),
     "inspect": ("inspect", "Show an image's manifest and config"),
     "history": ("history", "Show how an image was made"),
+    "logs": ("logs", "Show what the steps of a build wrote"),
     "tag": ("tag", "Give an image a further name"),
     "rmi": ("rmi", "Forget names of images"),
     "save": ("save", "Write an image to an archive"),
@@ -35,7 +37,13 @@ COMMANDS = {
 
 def run() -> None:
     """Console script: run the command line and exit."""
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    from shiplap.cli import ending
+
+    if ending.was_told():
+        # All is cleaned up. What is left of threads, a read from a silent server say, must not hold us up.
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(argv: list[str]) -> int:
@@ -51,31 +59,65 @@ def main(argv: list[str]) -> int:
         print(f"shiplap: unknown command {name!r}" + (f" (did you mean {close[0]}?)" if close else ""), file=sys.stderr)
         print("try: shiplap --help", file=sys.stderr)
         return 2
-    command = import_module(f"shiplap.cli.{COMMANDS[name][0]}")
+    from shiplap.cli import ending
+
+    ending.open_standard_descriptors()
+    with ending.heeding():
+        return _attempt(name, rest)
+
+
+def _attempt(name: str, rest: list[str]) -> int:
+    """Run a command; its exit status. Whatever goes wrong is told in words."""
+    from shiplap.cli import ending
+
     try:
-        return int(command.run(name, rest))
-    except ShiplapError as error:
-        print(error.render(), file=sys.stderr)
-        return error.exit_status
+        command = import_module(f"shiplap.cli.{COMMANDS[name][0]}")
+        status = int(command.run(name, rest))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
-        print("ERROR: interrupted", file=sys.stderr)
-        return 130
+        return ending.interrupted()
+    except ShiplapError as error:
+        if isinstance(error, Interrupted) or ending.was_told():
+            return ending.interrupted()
+        from shiplap.events.printable import printable
+
+        # It may quote a Dockerfile, a registry or what a step wrote.
+        ending.say(printable(error.render()))
+        return error.exit_status
     except BrokenPipeError:
-        # Whoever read our output has gone (| head): that is no error of ours, and there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+        return ending.broken_pipe()
     except OSError as error:
-        print(f"ERROR: {error} [system]\n  try: check permissions and free space", file=sys.stderr)
+        if sys.stdout is not None and not _flushes(sys.stdout):
+            ending.silence(1)
+        ending.say(f"ERROR: {error} [system]\n  try: check permissions and free space")
         return 1
     except Exception as error:
-        if os.environ.get("SHIPLAP_TRACEBACK"):
+        if _wants_traceback():
             raise
-        print(
+        ending.say(
             f"ERROR: {type(error).__name__}: {error} [internal]\n"
-            "  this is a fault of shiplap; SHIPLAP_TRACEBACK=1 shows where: please report it",
-            file=sys.stderr,
+            "  this is a fault of shiplap; SHIPLAP_TRACEBACK=1 shows where: please report it"
         )
         return 70
+
+
+def _flushes(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _wants_traceback() -> bool:
+    from shiplap.settings import load
+
+    try:
+        return load(os.environ).traceback
+    except ShiplapError:
+        return False
 
 
 def _split(argv: list[str]) -> tuple[str, list[str]]:

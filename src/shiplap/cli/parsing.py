@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from shiplap.errors import UsageError
 from shiplap.settings import Settings, load
@@ -63,9 +63,26 @@ def table(rows: list[list[str]]) -> None:
 
 
 def write_error(text: str) -> None:
-    """Write progress to standard error."""
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    """Write progress to standard error, from any thread. If its reader has gone, the command ends; else all is well."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        from shiplap.cli import ending
+
+        ending.silence(sys.stderr.fileno())
+        ending.reader_has_gone()
+    except (OSError, ValueError):
+        pass  # a terminal that hung up, a full disk: no reason to lose the build
+
+
+def standard_input() -> BinaryIO:
+    """Standard input. Raises UsageError if it is closed."""
+    if sys.stdin is None:
+        raise UsageError("standard input is closed", code="no-stdin", hint="redirect it from a file")
+    return sys.stdin.buffer
 
 
 def age(seconds: float) -> str:

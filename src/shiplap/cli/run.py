@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import threading
 
+from shiplap.cli.ending import cancelling
 from shiplap.cli.parsing import Parser, settings_of
 
 
@@ -34,28 +34,27 @@ def run(name: str, argv: list[str]) -> int:
         enter_user_namespace()
     from shiplap.api.run import run_image
 
-    cancel = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: cancel.set())
     lock = threading.Lock()
 
     def write(stream: int, data: bytes) -> None:
-        with lock:
-            out = sys.stdout.buffer if stream == 1 else sys.stderr.buffer
-            out.write(data)
-            out.flush()
+        out = sys.stdout if stream == 1 else sys.stderr
+        if out is not None:
+            with lock:
+                out.buffer.write(data)
+                out.buffer.flush()
 
-    return run_image(
-        options.image,
-        options.command,
-        settings,
-        write,
-        env=options.env,
-        workdir=options.workdir,
-        user=options.user,
-        entrypoint=options.entrypoint,
-        network=options.network,
-        volumes=options.volume,
-        isolation=options.isolation,
-        cancel=cancel,
-    )
+    with cancelling() as cancel:
+        return run_image(
+            options.image,
+            options.command,
+            settings,
+            write,
+            env=options.env,
+            workdir=options.workdir,
+            user=options.user,
+            entrypoint=options.entrypoint,
+            network=options.network,
+            volumes=options.volume,
+            isolation=options.isolation,
+            cancel=cancel,
+        )

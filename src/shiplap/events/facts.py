@@ -7,8 +7,19 @@ from collections.abc import Callable
 import msgspec
 
 
+class BuildStarted(msgspec.Struct, frozen=True, tag="build-started"):
+    """A build began; ``log`` names its record in the store, empty if none is kept."""
+
+    at: float
+    context: str = ""
+    dockerfile: str = ""
+    target: str = ""
+    tags: tuple[str, ...] = ()
+    log: str = ""
+
+
 class StepStarted(msgspec.Struct, frozen=True, tag="step-started"):
-    """Work on a step began, or (``cached``) its earlier result was found."""
+    """Work on a step began, or (``cached``) its earlier result was found. ``stage``: its name or number, if it has one."""
 
     step: str
     name: str
@@ -16,6 +27,7 @@ class StepStarted(msgspec.Struct, frozen=True, tag="step-started"):
     cached: bool = False
     file: str = ""
     line: int = 0
+    stage: str = ""
 
 
 class StepOutput(msgspec.Struct, frozen=True, tag="step-output"):
@@ -28,13 +40,14 @@ class StepOutput(msgspec.Struct, frozen=True, tag="step-output"):
 
 
 class StepFinished(msgspec.Struct, frozen=True, tag="step-finished"):
-    """A step ended; ``error`` is empty if it went well."""
+    """A step ended; ``error`` is empty if it went well, and says nothing about the step itself if it was ``canceled``."""
 
     step: str
     at: float
     seconds: float
     cached: bool = False
     error: str = ""
+    canceled: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -69,7 +82,7 @@ class BuildFinished(msgspec.Struct, frozen=True, tag="build-finished"):
     error: str = ""
 
 
-Fact = StepStarted | StepOutput | StepFinished | Progress | Warned | BuildFinished
+Fact = BuildStarted | StepStarted | StepOutput | StepFinished | Progress | Warned | BuildFinished
 
 Sink = Callable[[Fact], None]
 """Takes facts as they happen, from any thread, and never raises."""

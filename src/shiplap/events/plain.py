@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable
 
 from shiplap.events.facts import BuildFinished, Fact, Progress, StepFinished, StepOutput, StepStarted, Warned
+from shiplap.events.printable import last_words, printable
 
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f]")
+CLIP = 2 << 20
+"""Bytes of output shown of a step, as in BuildKit (BUILDKIT_STEP_LOG_MAX_SIZE); ``shiplap logs`` has the rest."""
 
 
 class PlainView:
-    """Writes lines with ``write``, from any thread. Escape sequences of steps are taken out."""
+    """Writes lines with ``write``, from any thread. Escape sequences of steps are taken out.
 
-    def __init__(self, write: Callable[[str], None]) -> None:
+    ``clip``: bytes of output shown of one step; -1: all.
+    """
+
+    def __init__(self, write: Callable[[str], None], clip: int = CLIP) -> None:
         self._write = write
+        self._clip = clip
+        self._shown: dict[str, int] = {}
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
         self._began: dict[str, float] = {}
@@ -29,7 +35,7 @@ class PlainView:
                 self._output(fact)
             elif isinstance(fact, StepStarted):
                 self._began[fact.step] = fact.at
-                self._line(fact.step, fact.name)
+                self._line(fact.step, _one_line(fact.name))
             elif isinstance(fact, StepFinished):
                 self._finished(fact)
             elif isinstance(fact, Progress):
@@ -48,7 +54,7 @@ class PlainView:
 
     def _output(self, fact: StepOutput) -> None:
         key = (fact.step, fact.stream)
-        data = self._partial.pop(key, b"") + fact.data
+        data = self._partial.pop(key, b"") + self._clipped(fact)
         *lines, rest = data.split(b"\n")
         if len(rest) > 65536:
             lines.append(rest)
@@ -58,10 +64,19 @@ class PlainView:
         for line in lines:
             self._say(fact.step, line, fact.at)
 
+    def _clipped(self, fact: StepOutput) -> bytes:
+        before = self._shown.get(fact.step, 0)
+        if self._clip < 0 or before + len(fact.data) <= self._clip:
+            self._shown[fact.step] = before + len(fact.data)
+            return fact.data
+        if before > self._clip:
+            return b""
+        self._shown[fact.step] = self._clip + 1
+        limit = f"\n[output clipped, log limit {size_text(self._clip)} reached; shiplap logs has more]\n"
+        return fact.data[: self._clip - before] + limit.encode()
+
     def _say(self, step: str, line: bytes, at: float) -> None:
-        # A line that was overwritten with carriage returns shows as it was left.
-        text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
-        self._line(step, f"{at - self._began.get(step, at):.3f} {_CONTROL.sub('', text)}")
+        self._line(step, f"{at - self._began.get(step, at):.3f} {last_words(line)}")
 
     def _finished(self, fact: StepFinished) -> None:
         for key in [key for key in self._partial if key[0] == fact.step]:
@@ -69,7 +84,7 @@ class PlainView:
         if fact.cached:
             self._line(fact.step, "CACHED")
         elif fact.error:
-            self._line(fact.step, f"ERROR: {fact.error}")
+            self._line(fact.step, f"{'CANCELED' if fact.canceled else f'ERROR: {_one_line(fact.error)}'}")
         else:
             self._line(fact.step, f"DONE {fact.seconds:.1f}s")
 
@@ -80,15 +95,25 @@ class PlainView:
             return
         self._told[key] = fact.current
         total = f" / {size_text(fact.total)}" if fact.total else ""
-        self._line(fact.step, f"{fact.item} {size_text(fact.current)}{total}{' done' if fact.done else ''}")
+        self._line(fact.step, f"{printable(fact.item)} {size_text(fact.current)}{total}{' done' if fact.done else ''}")
 
     def _warned(self, fact: Warned) -> None:
-        place = f" ({fact.file}:{fact.line})" if fact.file and fact.line else ""
-        rule = f"{fact.rule}: " if fact.rule else ""
         if self._last:
             self._write("\n")
         self._last = -1
-        self._write(f"WARN: {rule}{fact.message}{place}\n")
+        self._write(warning_text(fact))
+
+
+def _one_line(text: str) -> str:
+    # Names and errors hold what stands in a Dockerfile, and that may be somebody else's.
+    return printable(text).replace("\n", " ")
+
+
+def warning_text(fact: Warned) -> str:
+    """A warning as a line."""
+    place = f" ({fact.file}:{fact.line})" if fact.file and fact.line else ""
+    rule = f"{fact.rule}: " if fact.rule else ""
+    return f"WARN: {printable(f'{rule}{fact.message}{place}')}\n"
 
 
 def size_text(size: float) -> str:

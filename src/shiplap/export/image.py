@@ -60,6 +60,8 @@ class Assembled(msgspec.Struct, frozen=True):
     manifest: Descriptor
     config: Digest
     layers: int
+    size: int = 0
+    """Bytes of config and layers as they are packed: what a registry would be sent."""
 
 
 def assemble(
@@ -98,7 +100,8 @@ def assemble(
     descriptor = Descriptor(
         manifest.media_type, store.blobs.write(raw), len(raw), platform=platform_fields(finished.platform)
     )
-    return Assembled(descriptor, manifest.config.digest, len(layers))
+    size = manifest.config.size + sum(layer.size for layer in manifest.layers)
+    return Assembled(descriptor, manifest.config.digest, len(layers), size)
 
 
 def platform_fields(platform: Platform) -> PlatformFields:

@@ -87,8 +87,8 @@ class Driver:
                 except queue.Empty:
                     continue
                 except KeyboardInterrupt as error:
-                    fault = fault or Interrupted("build canceled")
-                    fault.__cause__ = error
+                    # A program's own Ctrl-C: it goes on its way once what is running has stopped.
+                    fault = error
                     self._bench.cancel.set()
                     continue
                 pending -= 1
@@ -135,7 +135,7 @@ class Driver:
         at = time.time()
         place = node.about.place
         file, line = (place.file or "", place.line or 0) if place is not None else ("", 0)
-        self._bench.sink(StepStarted(node.digest, node.about.name, at, cached=True, file=file, line=line))
+        self._bench.sink(StepStarted(node.digest, node.about.name, at, True, file, line, node.about.stage))
         self._bench.sink(StepFinished(node.digest, at, 0.0, cached=True))
 
     def _known(self, key: str) -> Hit | None:
@@ -173,7 +173,7 @@ class Driver:
                 if isinstance(operation, HttpSource):
                     from shiplap.ops.http import fetch_http
 
-                    known = fetch_http(operation, self._bench)
+                    known = fetch_http(operation, self._bench, node.digest)
                 else:
                     from shiplap.ops.git import fetch_git
 

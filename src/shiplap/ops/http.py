@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from shiplap.errors import ContextError, RegistryError, StoreError
+from shiplap.events.meter import Meter
 from shiplap.graph.operations import HttpSource
 from shiplap.oci.manifest import prepare
 from shiplap.ops.workbench import Workbench
@@ -48,8 +47,8 @@ class Remembered(msgspec.Struct, frozen=True):
     """Last-Modified, if it may serve as a validator."""
 
 
-def fetch_http(operation: HttpSource, bench: Workbench) -> str:
-    """The snapshot with the file of ``operation``, fetched if it is not here or has changed.
+def fetch_http(operation: HttpSource, bench: Workbench, step: str = "") -> str:
+    """The snapshot with the file of ``operation``, fetched if it is not here or has changed. ``step``: for Progress facts.
 
     Raises ContextError: http-status, digest-mismatch, bad-address, too-many-redirects, and those of a broken connection
     (timeout, unknown-host, connection-refused, tls-certificate …); StoreError.
@@ -63,7 +62,7 @@ def fetch_http(operation: HttpSource, bench: Workbench) -> str:
             if known.digests.get(algorithm) == wanted:
                 return known.snapshot  # the bytes that were asked for: nothing a server could say would change that
             known = None
-        found = _Fetch(operation, bench, known).run()
+        found = _Fetch(operation, bench, known, step).run()
         if found is not known:
             bench.store.results.put_digest(f"http {where}", msgspec.json.encode(found).decode())
         return found.snapshot
@@ -86,22 +85,24 @@ def _recall(key: str, bench: Workbench) -> Remembered | None:
 
 
 class _Fetch:
-    def __init__(self, operation: HttpSource, bench: Workbench, known: Remembered | None) -> None:
+    def __init__(self, operation: HttpSource, bench: Workbench, known: Remembered | None, step: str) -> None:
         self._operation = operation
         self._bench = bench
         self._known = known
+        self._step = step
         self._url = operation.url
         self._host = ""
 
     def run(self) -> Remembered:
         from shiplap.registry.connection import Connections, Timing
+        from shiplap.registry.cutting import cut_when
         from shiplap.registry.failure import bare_url
         from shiplap.registry.patience import Patience
 
         timing = Timing(attempts=3)
         connections = Connections(self._bench.web, timing)
         try:
-            with _cut_when_canceled(connections, self._bench.cancel):
+            with cut_when(self._bench.cancel, connections.interrupt):
                 return Patience(timing, self._bench.cancel).insist(lambda: self._once(connections))
         except RegistryError as error:
             hint = error.hint
@@ -197,20 +198,26 @@ class _Fetch:
         operation, snapshots = self._operation, self._bench.store.snapshots
         modified = _short(answer.headers.get("Last-Modified"))
         moment = seconds_of(modified) or 0
+        length = answer.headers.get("Content-Length", "")
+        meter = Meter(self._bench.sink, self._step, operation.filename, int(length) if length.isdecimal() else 0)
         algorithm, _, wanted = operation.checksum.partition(":")
         hashers = {name: hashlib.new(name) for name in {"sha256", algorithm or "sha256"}}
         with snapshots.draft(EMPTY) as draft:
             with ChangeTree(draft.diff, None) as target:
                 fd = target.root().create_file(operation.filename)
                 try:
+                    received = 0
                     for chunk in answer.chunks(_UNLIMITED):
                         self._bench.check()
+                        received += len(chunk)
+                        meter(received, False)
                         for hasher in hashers.values():
                             hasher.update(chunk)
                         _write(fd, chunk)
                 except BaseException:
                     os.close(fd)
                     raise
+                meter(received, True)
                 target.root().finish_file(fd, operation.filename, MODE, 0, 0, moment * 1_000_000_000)
                 target.root().set_time(moment * 1_000_000_000)
             digests = {name: hasher.hexdigest() for name, hasher in hashers.items()}
@@ -296,25 +303,6 @@ def _write(fd: int, data: bytes) -> None:
             code="store-write",
             hint="free some space, or run shiplap prune",
         ) from None
-
-
-@contextmanager
-def _cut_when_canceled(connections: Connections, cancel: threading.Event) -> Iterator[None]:
-    """Close the connections as soon as the build is cancelled, so that no thread waits for a silent server."""
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.2):
-            if cancel.is_set():
-                connections.interrupt()
-
-    watcher = threading.Thread(target=watch, name="shiplap-http-cancel", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
 
 
 prepare(Remembered)

@@ -78,20 +78,23 @@ class Workbench(msgspec.Struct):
             node.about.name,
             place.file or "" if place is not None else "",
             place.line or 0 if place is not None else 0,
+            node.about.stage,
         ):
             yield
 
 
 @contextmanager
-def telling(sink: Sink, step: str, name: str, file: str = "", line: int = 0) -> Iterator[None]:
+def telling(sink: Sink, step: str, name: str, file: str = "", line: int = 0, stage: str = "") -> Iterator[None]:
     """Tell that a step starts, ends, or fails."""
     began = time.time()
-    sink(StepStarted(step, name, began, file=file, line=line))
+    sink(StepStarted(step, name, began, file=file, line=line, stage=stage))
     try:
         yield
     except BaseException as error:
         ended = time.time()
-        sink(StepFinished(step, ended, ended - began, error=str(error) or type(error).__name__))
+        canceled = isinstance(error, Interrupted | KeyboardInterrupt)
+        reason = str(error) or type(error).__name__
+        sink(StepFinished(step, ended, ended - began, error=reason, canceled=canceled))
         raise
     ended = time.time()
     sink(StepFinished(step, ended, ended - began))

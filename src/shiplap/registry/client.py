@@ -13,13 +13,14 @@ import msgspec
 
 from shiplap.errors import ImageError, Place, RegistryError
 from shiplap.events.facts import Sink
+from shiplap.events.meter import Meter
 from shiplap.oci import media_types
 from shiplap.oci.digest import Digest, digest_of, is_digest, parse_digest
 from shiplap.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, decode_json, parse_manifest
 from shiplap.oci.reference import Reference
 from shiplap.registry.authority import Authority, Site
 from shiplap.registry.connection import Answer, Connections, Timing, join_url, split_url
-from shiplap.registry.download import Meter, blob_chunks
+from shiplap.registry.download import blob_chunks
 from shiplap.registry.failure import Redactor
 from shiplap.registry.patience import Patience
 from shiplap.registry.sites import Sites

@@ -6,6 +6,7 @@ import os
 import ssl
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -22,7 +23,11 @@ from shiplap.registry.failure import bare_url
 from shiplap.settings import Network
 
 CHUNK = 1 << 20
-"""Bytes moved at a time."""
+"""Bytes moved at a time, where the line is fast."""
+_FIRST = 128 << 10
+_LEAST = 16 << 10
+_SLOW = 0.1
+"""Seconds; a read that takes longer asked for too much."""
 
 
 class Origin(NamedTuple):
@@ -91,12 +96,17 @@ class Answer:
     def chunks(self, limit: int) -> Iterator[bytes]:
         """The body as it is on the wire, at most ``limit`` bytes; raises urllib3's errors if it is cut short."""
         left = limit
+        amount = _FIRST
         while left > 0:
-            data = self._response.read(min(CHUNK, left), decode_content=False)
+            began = time.monotonic()
+            data = self._response.read(min(amount, left), decode_content=False)
             if not data:
                 self._whole = True
                 return
             left -= len(data)
+            # A read waits for all it asked for: on a slow line ask for less, or nobody would see bytes move, or could
+            # stop them, for many seconds.
+            amount = CHUNK if time.monotonic() - began < _SLOW else max(amount // 2, _LEAST)
             yield data
 
     def read(self, limit: int) -> bytes:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Callable, Iterator
 
 import urllib3.exceptions as wire
 
 from shiplap.errors import Place, RegistryError
-from shiplap.events.facts import Progress
 from shiplap.oci.digest import Digest, split_digest
 from shiplap.registry.authority import Site
 from shiplap.registry.connection import Answer
@@ -132,20 +130,3 @@ class _BlobStream:
             where=Place(blob=self._digest),
             hint="the registry or a proxy on the way damages blobs: try again, or try another mirror",
         )
-
-
-class Meter:
-    """Turns byte counts into Progress facts, at most ten a second and always the last one."""
-
-    def __init__(self, sink: Callable[[Progress], None], step: str, item: str, total: int) -> None:
-        self._sink = sink
-        self._step = step
-        self._item = item
-        self._total = total
-        self._last = 0.0
-
-    def __call__(self, current: int, done: bool) -> None:
-        now = time.time()
-        if done or now - self._last >= 0.1:
-            self._last = now
-            self._sink(Progress(self._step, self._item, current, self._total, now, done))

@@ -35,6 +35,23 @@ class Settings(NamedTuple):
     proxies: Proxies
     temporary: str
     helper_path: str
+    terminal: str = ""
+    """TERM: what kind of terminal this is."""
+    ssh_agent: str = ""
+    """SSH_AUTH_SOCK: the socket of the user's agent."""
+    traceback: bool = False
+    """SHIPLAP_TRACEBACK: show where in shiplap a fault of shiplap is."""
+    log_builds: int = 100
+    """SHIPLAP_LOG_BUILDS: of how many builds the logs are kept; 0: none are written."""
+    log_size: int = 256 << 20
+    """SHIPLAP_LOG_SIZE: how many bytes all logs may take; one build's may take a quarter."""
+    output_clip: int = 2 << 20
+    """BUILDKIT_STEP_LOG_MAX_SIZE: bytes of a step's output that plain progress shows; -1: all."""
+
+    @property
+    def logs(self) -> str:
+        """The directory of the logs."""
+        return os.path.join(self.root, "logs")
 
     def network(self) -> Network:
         """How registries are reached; reads registries.conf now, credentials only when one is asked for."""
@@ -111,6 +128,12 @@ def load(
         proxies=_proxies(environ),
         temporary=environ.get("TMPDIR") or "/tmp",
         helper_path=environ.get("PATH") or os.defpath,
+        terminal=environ.get("TERM", ""),
+        ssh_agent=environ.get("SSH_AUTH_SOCK", ""),
+        traceback=bool(environ.get("SHIPLAP_TRACEBACK")),
+        log_builds=_number("SHIPLAP_LOG_BUILDS", environ, 100),
+        log_size=_size("SHIPLAP_LOG_SIZE", environ, 256 << 20),
+        output_clip=_clip(environ.get("BUILDKIT_STEP_LOG_MAX_SIZE", "")),
     )
 
 
@@ -160,6 +183,37 @@ def _boolean(name: str, text: str) -> bool | None:
     if not text:
         return None
     raise UsageError(f"{name}={text[:40]!r} is not a boolean", code="invalid-boolean", hint=f"set {name} to 1 or 0")
+
+
+def _number(name: str, environ: Mapping[str, str], default: int) -> int:
+    text = environ.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise UsageError(f"{name}={text[:40]!r} is not a number", code="invalid-number", hint=f"set it to {default}")
+    return int(text)
+
+
+def _size(name: str, environ: Mapping[str, str], default: int) -> int:
+    """Bytes, or so many of k, m or g (powers of two)."""
+    text = environ.get(name, "").lower().removesuffix("b").removesuffix("i")
+    shift = {"k": 10, "m": 20, "g": 30}.get(text[-1:], 0)
+    digits = text[:-1] if shift else text
+    if not text:
+        return default
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 12):
+        raise UsageError(
+            f"{name}={environ[name][:40]!r} is not a size", code="invalid-number", hint="write 64m, 1g or bytes"
+        )
+    return int(digits) << shift
+
+
+def _clip(text: str) -> int:
+    # As BuildKit reads it: what is no number changes nothing.
+    try:
+        return int(text)
+    except ValueError:
+        return 2 << 20
 
 
 def _epoch(text: str) -> int | None:

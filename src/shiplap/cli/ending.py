@@ -1,0 +1,170 @@
+"""How a command ends when it is told to: gracefully at the first signal, within two seconds; at once at the second.
+
+The first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt in the main thread, or sets the event of ``cancelling``, so
+that every ``with`` on the way out cleans up. The exit status is 128 + the signal's number, as a shell's own would be.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+GRACE = 1.8
+"""Seconds for an orderly end. What then still lies about is swept by prune; the store is whole at any moment."""
+_NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+
+
+class _Ending:
+    def __init__(self) -> None:
+        self.number = 0
+        """The first signal that came."""
+        self.late_once = False
+        self.cancel: threading.Event | None = None
+        self.told: list[Callable[[], None]] = []
+        self.restore: list[Callable[[], None]] = []
+
+    def handle(self, number: int, _frame: object) -> None:
+        if self.number:
+            self.now()
+        self.number = number
+        # A timer of the kernel's: a thread could not be started safely in here.
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
+        for tell in self.told:
+            tell()
+        if self.cancel is None:
+            raise KeyboardInterrupt
+        self.cancel.set()
+
+    def late(self, _number: int, _frame: object) -> None:
+        if self.number == signal.SIGPIPE and not self.late_once:
+            self.late_once = True
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
+            raise KeyboardInterrupt
+        self.now()
+
+    def now(self) -> NoReturn:
+        for restore in self.restore:
+            restore()
+        with suppress(OSError):
+            if self.number != signal.SIGPIPE:
+                os.write(2, f"{self.message()}\n".encode())
+        os._exit(self.status())
+
+    def status(self) -> int:
+        return 128 + (self.number or signal.SIGINT)
+
+    def message(self) -> str:
+        name = _NAMES.get(signal.Signals(self.number or signal.SIGINT), "")
+        return f"ERROR: {'interrupted' if name in ('', 'interrupted') else f'interrupted ({name})'}"
+
+
+_ending = _Ending()
+
+
+@contextmanager
+def heeding() -> Iterator[None]:
+    """Heed signals. One that was ignored from the start (nohup, a shell's ``&``) stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _ending.__init__()  # type: ignore[misc]
+    before = {}
+    for number in _NAMES:
+        handler = signal.getsignal(number)
+        if handler is not signal.SIG_IGN:
+            before[number] = handler
+            signal.signal(number, _ending.handle)
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _ending.late)
+    try:
+        yield
+    finally:
+        if not _ending.number:
+            for known, old in before.items():
+                signal.signal(known, old if old is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def cancelling() -> Iterator[threading.Event]:
+    """An event that the first signal sets, instead of raising KeyboardInterrupt."""
+    _ending.cancel = threading.Event()
+    try:
+        yield _ending.cancel
+    finally:
+        _ending.cancel = None
+
+
+@contextmanager
+def telling(told: Callable[[], None], restore: Callable[[], None]) -> Iterator[None]:
+    """Call ``told`` at the first signal, ``restore`` before an end at once. Both run in a signal handler."""
+    _ending.told.append(told)
+    _ending.restore.append(restore)
+    try:
+        yield
+    finally:
+        _ending.told.remove(told)
+        _ending.restore.remove(restore)
+
+
+def reader_has_gone() -> None:
+    """Whoever read our output has gone (``| head``): stop, quietly, as SIGPIPE would have it."""
+    if _ending.number:
+        return
+    _ending.number = signal.SIGPIPE
+    if _ending.cancel is not None:
+        _ending.cancel.set()
+    else:
+        # Whichever thread found out, it is the main thread that ends the command.
+        _thread.interrupt_main(signal.SIGALRM)
+
+
+def interrupted() -> int:
+    """The exit status of a command that was told to end; says so, unless nobody reads."""
+    if _ending.number != signal.SIGPIPE:
+        say(_ending.message())
+    return _ending.status()
+
+
+def was_told() -> bool:
+    """Whether a signal came, or the reader has gone."""
+    return _ending.number != 0
+
+
+def say(text: str) -> None:
+    """A last line on standard error, if there is one and somebody reads it."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+
+def broken_pipe() -> int:
+    """The exit status when standard output's reader has gone; nothing more is written there."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except OSError:
+                silence(stream.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def silence(number: int) -> None:
+    """Send what is still written to descriptor ``number`` nowhere."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, number)
+    os.close(null)
+
+
+def open_standard_descriptors() -> None:
+    """If the caller closed 0, 1 or 2, put /dev/null there, or the next file opened would be what others write to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
