@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import bases
 import pytest
@@ -48,23 +49,8 @@ class Shiplap:
         self, *arguments: str | Path, check: bool = True, stdin: bytes | None = None, **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run it; fails the test with its output if it fails and ``check``."""
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.root.parent),
-            "LANG": "C.UTF-8",
-            "PYTHONFAULTHANDLER": "1",
-        }
-        environment |= {"SHIPLAP_ROOT": str(self.root), **self.env, **env}
         done = subprocess.run(
-            [*self.command, *map(str, arguments)],
-            input=stdin,
-            capture_output=True,
-            env=environment,
-            cwd=self.cwd,
-            timeout=300,
-            user=self.user,
-            group=pwd.getpwuid(self.user).pw_gid if self.user is not None else None,
-            extra_groups=[] if self.user is not None else None,
+            [*self.command, *map(str, arguments)], input=stdin, capture_output=True, timeout=300, **self.setting(**env)
         )
         text = subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
@@ -73,6 +59,26 @@ class Shiplap:
             pytest.fail(f"shiplap {' '.join(map(str, arguments))}: exit {done.returncode}\n{text.stdout}{text.stderr}")
         assert "Traceback (most recent call last)" not in text.stderr
         return text
+
+    def start(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
+        """Start it and do not wait; ``options`` are Popen's."""
+        return subprocess.Popen([*self.command, *map(str, arguments)], **{**self.setting(), **options})
+
+    def setting(self, **env: str) -> dict[str, Any]:
+        """Environment, directory and user, as subprocess takes them."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.root.parent),
+            "LANG": "C.UTF-8",
+            "PYTHONFAULTHANDLER": "1",
+        }
+        return {
+            "env": environment | {"SHIPLAP_ROOT": str(self.root), **self.env, **env},
+            "cwd": self.cwd,
+            "user": self.user,
+            "group": pwd.getpwuid(self.user).pw_gid if self.user is not None else None,
+            "extra_groups": [] if self.user is not None else None,
+        }
 
 
 @contextlib.contextmanager

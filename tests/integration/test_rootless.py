@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from kit import REPOSITORY, WORK, Shiplap, once
+from kit import REPOSITORY, Shiplap
 
 DOCKERFILE = """FROM busybox AS base
 RUN mkdir /data && echo one > /data/one && chown 33:33 /data/one && chmod 4750 /data/one
@@ -25,47 +20,6 @@ RUN rm -r /home && mkdir /home && ln -s /data/one /home/link
 COPY --chown=www-data:staff --chmod=640 file /srv/x/file
 WORKDIR /srv/y
 """
-
-
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """shiplap installed where an ordinary user can read it (root's own Python may lie where nobody else may look)."""
-    if os.geteuid() != 0:
-        return Shiplap(Path()).command
-    directory = Path("/var/tmp") / f"shiplap-tests-{WORK.stat().st_ino}"
-    stamp = directory.with_name(f"{directory.name}.ready")  # beside it, with its lock, for the directory is made anew
-    with once(stamp) as ours:
-        if ours or any(p.stat().st_mtime > stamp.stat().st_mtime for p in (REPOSITORY / "src").rglob("*.py")):
-            stamp.unlink(missing_ok=True)
-            shutil.rmtree(directory, ignore_errors=True)
-            python = next((p for p in ("/usr/bin/python3", "/usr/local/bin/python3") if _usable(p)), None)
-            if python is None:
-                pytest.skip("no system Python 3.11+ with venv that an ordinary user could run")
-            subprocess.run([python, "-m", "venv", directory], check=True, capture_output=True)
-            pip = [directory / "bin/pip", "install", "-q", "--disable-pip-version-check", REPOSITORY]
-            subprocess.run(pip, check=True, capture_output=True)
-            stamp.touch()
-    return (str(directory / "bin/shiplap"),)
-
-
-def _usable(python: str) -> bool:
-    probe = "import sys, ensurepip; sys.exit(sys.version_info < (3, 11))"
-    return Path(python).exists() and subprocess.run([python, "-c", probe], capture_output=True).returncode == 0
-
-
-@pytest.fixture
-def rootless(installed: tuple[str, ...], ordinary_user: int, mirror: Path, tmp_path: Path) -> Iterator[Shiplap]:
-    """shiplap as an ordinary user, with a home of its own."""
-    home = Path("/var/tmp") / f"shiplap-home-{os.getpid()}-{os.urandom(4).hex()}"
-    home.mkdir(mode=0o755)
-    shutil.copy(mirror, home / "registries.conf")
-    (home / "registries.conf").chmod(0o644)
-    if os.geteuid() == 0:
-        os.chown(home, ordinary_user, pwd.getpwuid(ordinary_user).pw_gid)
-    user = ordinary_user if os.geteuid() == 0 else None
-    env = {"CONTAINERS_REGISTRIES_CONF": str(home / "registries.conf")}
-    yield Shiplap(home / "store", env, home, installed, user)
-    subprocess.run(["rm", "-rf", home], check=False)
 
 
 def put(home: Path, name: str, dockerfile: str, user: int | None) -> Path:
