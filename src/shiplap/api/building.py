@@ -17,7 +17,7 @@ from shiplap.api.request import Output, Request, Result, Secret, StageResult
 from shiplap.dockerfile.lower import base_images, lower
 from shiplap.dockerfile.options import LowerOptions, NamedContext, Plan
 from shiplap.dockerfile.parse import parse
-from shiplap.errors import ShiplapError, StepError, UsageError
+from shiplap.errors import Interrupted, ShiplapError, StepError, UsageError
 from shiplap.events.facts import BuildFinished, BuildStarted, Sink, Warned
 from shiplap.events.record import Record
 from shiplap.oci.platform import native_platform, parse_platform
@@ -76,23 +76,24 @@ class _Build:
     def run(self) -> Result:
         began = time.time()
         digest = fault = ""
+        canceled = False
         try:
             with ExitStack() as held:
                 result = self._run(held, began)
             digest = result.digest
             return result
         except ShiplapError as error:
-            fault = error.message
+            fault, canceled = error.message, isinstance(error, Interrupted)
             self._name_log(error)
             raise
         except BaseException as error:
-            fault = type(error).__name__
+            fault, canceled = type(error).__name__, isinstance(error, KeyboardInterrupt)
             raise
         finally:
             ran = len(self._driver.ran) if self._driver is not None else 0
             reused = len(self._driver.reused) if self._driver is not None else 0
             ended = time.time()
-            self._sink(BuildFinished(ended, ended - began, ran, reused, digest, fault))
+            self._sink(BuildFinished(ended, ended - began, ran, reused, digest, fault, canceled))
 
     def _run(self, held: ExitStack, began: float) -> Result:
         request = self._request
@@ -142,8 +143,6 @@ class _Build:
 
     def _check(self) -> None:
         if self._cancel.is_set():
-            from shiplap.errors import Interrupted
-
             raise Interrupted("build canceled")
 
     def _options(self, context: Context) -> LowerOptions:

@@ -1,4 +1,4 @@
-"""How a command ends when it is told to: gracefully at the first signal, within two seconds; at once at the second.
+"""How a command ends when it is told to: gracefully within two seconds; at the second signal in a moment.
 
 The first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt in the main thread, or sets the event of ``cancelling``, so
 that every ``with`` on the way out cleans up. The exit status is 128 + the signal's number, as a shell's own would be.
@@ -17,6 +17,8 @@ from typing import NoReturn
 
 GRACE = 1.8
 """Seconds for an orderly end. What then still lies about is swept by prune; the store is whole at any moment."""
+HURRY = 0.25
+"""Seconds that are left after a second signal. A third one ends the process there and then."""
 _NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
@@ -24,6 +26,7 @@ class _Ending:
     def __init__(self) -> None:
         self.number = 0
         """The first signal that came."""
+        self.again = False
         self.late_once = False
         self.cancel: threading.Event | None = None
         self.told: list[Callable[[], None]] = []
@@ -31,7 +34,12 @@ class _Ending:
 
     def handle(self, number: int, _frame: object) -> None:
         if self.number:
-            self.now()
+            # In a hurry: what is nearly over (a step is killed and its files removed in 40 ms) may still end well.
+            signal.setitimer(signal.ITIMER_REAL, HURRY)
+            if self.again:
+                self.now()
+            self.again = True
+            return
         self.number = number
         # A timer of the kernel's: a thread could not be started safely in here.
         signal.setitimer(signal.ITIMER_REAL, GRACE)
@@ -109,6 +117,31 @@ def telling(told: Callable[[], None], restore: Callable[[], None]) -> Iterator[N
     finally:
         _ending.told.remove(told)
         _ending.restore.remove(restore)
+
+
+@contextmanager
+def pausing(paused: Callable[[], None], resumed: Callable[[], None]) -> Iterator[None]:
+    """Call ``paused`` before a Ctrl-Z stops the process and ``resumed`` once it goes on. Both run in a signal handler."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: object) -> None:
+        paused()
+        handler = signal.signal(number, signal.SIG_DFL)
+        # To this very thread: it stops here. In an orphaned process group, which nobody could continue, it does not.
+        signal.raise_signal(number)
+        signal.signal(number, handler)
+        resumed()
+
+    before = {signal.SIGCONT: signal.signal(signal.SIGCONT, lambda *_: resumed())}  # after a SIGSTOP, unannounced
+    if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
+        before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def reader_has_gone() -> None:

@@ -72,7 +72,7 @@ def _list(builds: list[Kept]) -> int:
         if started is None:
             continue
         if finished is not None:
-            status = "failed" if finished.error else "done"
+            status = "canceled" if finished.canceled else "failed" if finished.error else "done"
         else:
             status = "running" if build.running() else "broken off"
         seconds = f"{finished.seconds:.1f}" if finished is not None else ""

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TextIO
 
 from shiplap import __version__
-from shiplap.errors import Interrupted, ShiplapError
+from shiplap.errors import Interrupted, ShiplapError, StepError
 
 # name -> (module, one line of help). The order is that of the help text.
 COMMANDS = {
@@ -79,7 +79,7 @@ def _attempt(name: str, rest: list[str]) -> int:
     except KeyboardInterrupt:
         return ending.interrupted()
     except ShiplapError as error:
-        if isinstance(error, Interrupted) or ending.was_told():
+        if isinstance(error, Interrupted) or (ending.was_told() and not isinstance(error, StepError)):
             return ending.interrupted()
         from shiplap.events.printable import printable
 

@@ -51,25 +51,18 @@ def _warnings_alone(fact: Fact) -> None:
 
 @contextmanager
 def _live(settings: Settings, title: str) -> Iterator[Sink]:
-    import signal
-    import threading
-
     from shiplap.events.live import RESTORE, LiveView
 
     screen = _Terminal(2)
     live = LiveView(screen, title, colour=settings.color)
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGCONT, lambda *_: live.resumed()) if main else None
-    try:
-        with ending.telling(live.stopping, lambda: screen.write(RESTORE) if live.drawn else None):
+    with (
+        ending.telling(live.stopping, lambda: screen.write(RESTORE) if live.drawn else None),
+        ending.pausing(live.paused, live.resumed),
+    ):
+        try:
             yield live
+        finally:
             live.close()
-    except BaseException:
-        live.close()
-        raise
-    finally:
-        if main:
-            signal.signal(signal.SIGCONT, before if before is not None else signal.SIG_DFL)
 
 
 class _Terminal:

@@ -80,6 +80,7 @@ class BuildFinished(msgspec.Struct, frozen=True, tag="build-finished"):
     steps_reused: int
     digest: str = ""
     error: str = ""
+    canceled: bool = False
 
 
 Fact = BuildStarted | StepStarted | StepOutput | StepFinished | Progress | Warned | BuildFinished

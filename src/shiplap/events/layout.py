@@ -64,7 +64,11 @@ def final(board: Board, now: float, width: int) -> list[Line]:
     reused = board.reused()
     if reused:
         lines.append((_piece(f" => CACHED {_count(reused, 'step')}", width, "done"),))
-    return lines + [_step(step, now, width) for step in board.steps.values() if not step.cached]
+    for step in board.steps.values():
+        if not step.cached:
+            lines.append(_step(step, now, width))
+            lines += [_sum(list(step.transfers.values()), width)] if step.transfers else []
+    return lines
 
 
 def paint(line: Line, colour: bool) -> str:
@@ -96,7 +100,7 @@ def _header(board: Board, now: float, width: int) -> Line:
     text = f"[+] {'Stopping' if board.stopping and board.finished is None else board.title} {seconds:.1f}s"
     text += f" ({ended}/{len(board.steps)})"
     if board.finished is not None:
-        text += " FINISHED" if not board.finished.error else " ERROR"
+        text += " CANCELED" if board.finished.canceled else " ERROR" if board.finished.error else " FINISHED"
     reused = board.reused()
     if reused and board.finished is None:
         text += f", {_count(reused, 'step')} reused"
@@ -233,7 +237,8 @@ def _sum(transfers: list[Transfer], width: int) -> Line:
     done = sum(transfer.done for transfer in transfers)
     current, total = sum(t.current for t in transfers), sum(t.total for t in transfers)
     told = f"{size_text(current)} / {size_text(total)}" if total else size_text(current)
-    return _with_bytes(f"{done} of {len(transfers)} transfers done", "", told, width)
+    count = _count(len(transfers), "transfer")
+    return _with_bytes(count if done == len(transfers) else f"{done} of {count} done", "", told, width)
 
 
 def _with_bytes(name: str, bar: str, told: str, width: int) -> Line:

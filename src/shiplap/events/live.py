@@ -53,6 +53,7 @@ class LiveView:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._painter: _Painter | None = None
+        self._paused = False
 
     def __call__(self, fact: Fact) -> None:
         with self._lock:
@@ -70,11 +71,16 @@ class LiveView:
         """The user asked to stop: say so in the next frame."""
         self._board.stopping = True
 
+    def paused(self) -> None:
+        """The process is about to be stopped: draw nothing more."""
+        self._paused = True
+
     def resumed(self) -> None:
-        """The process was stopped and goes on: others have written on the terminal, so begin below."""
+        """The process goes on: others have written on the terminal, so begin below."""
         painter = self._painter
         if painter is not None:
             painter.forget()
+        self._paused = False
 
     def close(self) -> None:
         """Draw what stays. Nothing is drawn for a build too short to have been watched, but its warnings are told."""
@@ -107,7 +113,7 @@ class LiveView:
         self._painter = painter = _Painter(self._screen, self._colour)
         while not self._over.is_set():
             width, height = self._screen.size()
-            if self._screen.ours():
+            if not self._paused and self._screen.ours():
                 with self._lock:
                     lines = draw(self._board, time.time(), width, max(height - 1, 1))
                 painter.paint(lines, width)
