@@ -1,6 +1,6 @@
 """A build's record: every fact as a JSON line, in a file of its own, written as the facts happen.
 
-The directory is the caller's. A file is named ``<milliseconds since 1970>-<id>.jsonl``, so names sort by time, and is
+The directory is the caller's. A file is named ``<nanoseconds since 1970>-<id>.jsonl``, so names sort by time, and is
 locked (flock) as long as its build runs. Records are bounded: in number, in bytes of all, in bytes of one.
 """
 
@@ -46,7 +46,7 @@ class Record:
 
     def _open(self) -> None:
         id = os.urandom(3).hex()
-        path = self._directory / f"{time.time_ns() // 1_000_000:013d}-{id}{SUFFIX}"
+        path = self._directory / f"{time.time_ns():019d}-{id}{SUFFIX}"
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
