@@ -69,13 +69,13 @@ def write_error(text: str) -> None:
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
-    except BrokenPipeError:
+    except OSError as error:
         from shiplap.cli import ending
 
+        # A terminal that hung up, a full disk: no reason to lose the build.
         ending.silence(sys.stderr.fileno())
-        ending.reader_has_gone()
-    except (OSError, ValueError):
-        pass  # a terminal that hung up, a full disk: no reason to lose the build
+        if isinstance(error, BrokenPipeError):
+            ending.reader_has_gone()
 
 
 def standard_input() -> BinaryIO:
