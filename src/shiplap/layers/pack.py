@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
-import queue
 import stat
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
@@ -15,26 +12,16 @@ import msgspec
 
 from shiplap.errors import TreeError
 from shiplap.layers import header as tar
-from shiplap.layers.compression import Compressor, compressor
+from shiplap.layers.compression import codec
 from shiplap.layers.difference import CAPABILITY, Change, changes
 from shiplap.layers.header import XATTR, Header, encode_header, padding
+from shiplap.layers.sink import Packed, Sink
 from shiplap.layers.unpack import WHITEOUT
-from shiplap.oci.digest import Digest
 from shiplap.trees.entry import Entry
 from shiplap.trees.tree import Directory, Tree
 
 CHUNK = 1 << 20
-_IN_FLIGHT = 4
 _KINDS = {stat.S_IFCHR: tar.CHAR, stat.S_IFBLK: tar.BLOCKDEV, stat.S_IFIFO: tar.FIFO}
-
-
-class Packed(msgspec.Struct, frozen=True):
-    """What came out: ``diff_id`` of the plain tar, ``digest`` and ``size`` of the compressed one, ``plain_size`` in bytes."""
-
-    diff_id: Digest
-    digest: Digest
-    size: int
-    plain_size: int
 
 
 def pack_layer(
@@ -53,7 +40,7 @@ def write_tar(
     end: bytes = tar.END,
 ) -> Packed:
     """Write the pieces of a tar, and its ``end``, compressed to ``out``; memory stays within a few chunks."""
-    sink = _Sink(out, compressor(compression, level))
+    sink = Sink(out, codec(compression, level))
     with sink:
         for piece in members:
             sink.add(piece)
@@ -123,79 +110,6 @@ def _data(directory: Directory, entry: Entry) -> Iterator[bytes]:
             yield chunk
     finally:
         os.close(fd)
-
-
-class _Sink:
-    """Gathers pieces into chunks; a second thread hashes, compresses and writes them (all of which let other threads run)."""
-
-    def __init__(self, out: BinaryIO, codec: Compressor) -> None:
-        self._out = out
-        self._codec = codec
-        self._plain = hashlib.sha256()
-        self._compressed = hashlib.sha256()
-        self._size = self._plain_size = 0
-        self._pieces: list[bytes] = []
-        self._gathered = 0
-        self._queue: queue.Queue[list[bytes] | None] = queue.Queue(_IN_FLIGHT)
-        self._thread: threading.Thread | None = None
-        self._fault: BaseException | None = None
-
-    def __enter__(self) -> _Sink:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._send()
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-        if self._fault is not None:
-            raise self._fault
-        if kind is None:
-            self._write(self._codec.flush())
-
-    def add(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self._gathered += len(piece)
-        if self._gathered >= CHUNK:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._drain, name="shiplap-pack", daemon=True)
-                self._thread.start()
-            self._send()
-
-    def packed(self) -> Packed:
-        return Packed(
-            "sha256:" + self._plain.hexdigest(), "sha256:" + self._compressed.hexdigest(), self._size, self._plain_size
-        )
-
-    def _send(self) -> None:
-        pieces, self._pieces, self._gathered = self._pieces, [], 0
-        if self._fault is not None:
-            raise self._fault
-        if self._thread is None:
-            self._process(pieces)
-        else:
-            self._queue.put(pieces)
-
-    def _drain(self) -> None:
-        while (pieces := self._queue.get()) is not None:
-            if self._fault is None:
-                try:
-                    self._process(pieces)
-                except BaseException as fault:  # noqa: BLE001  handed to the producing thread, which raises it
-                    self._fault = fault
-
-    def _process(self, pieces: list[bytes]) -> None:
-        chunk = b"".join(pieces)
-        self._plain_size += len(chunk)
-        self._plain.update(chunk)
-        self._write(self._codec.compress(chunk))
-
-    def _write(self, data: bytes) -> None:
-        if data:
-            self._compressed.update(data)
-            self._size += len(data)
-            self._out.write(data)
 
 
 def tree_members(
