@@ -203,7 +203,7 @@ class _Build:
         bench.proxies = tuple(f"{k}={v}" for k, v in self._proxies(options).items())
         bench.epoch = plan.epoch
         targets = [node for node in (*plan.also, plan.target) if node is not None]
-        parallel = request.parallel or max(4, 2 * (os.cpu_count() or 1))
+        parallel = request.parallel or max(16, 4 * (os.cpu_count() or 1))
         self._driver = Driver(targets, bench, 1 if options.every_stage else parallel)
         self._driver.solve()
         return self._driver.result(plan.target) if plan.target is not None else EMPTY

@@ -148,7 +148,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     root: str | Path | None = None
     """The store's directory; None: SHIPLAP_ROOT, else the user's data directory."""
     parallel: int = 0
-    """Steps at the same time; 0 = twice the processors, at least four."""
+    """Steps at the same time; 0 = four times the processors, at least 16: most wait for a network or for each other."""
 
 
 class StageResult(msgspec.Struct, frozen=True):

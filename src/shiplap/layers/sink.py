@@ -38,7 +38,7 @@ class Sink:
     def __init__(self, out: BinaryIO, codec: Codec, *, threads: int = 0) -> None:
         self._out = out
         self._codec = codec
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or min(len(os.sched_getaffinity(0)), 16)
         self._plain = hashlib.sha256()
         self._compressed = hashlib.sha256()
         self._crc = self._size = self._plain_size = 0
