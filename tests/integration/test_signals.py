@@ -253,7 +253,8 @@ def test_the_library_installs_no_handlers_and_passes_ctrl_c_on(shiplap: Shiplap)
     seconds = f"5{os.getpid()}"
     directory = context(shiplap, seconds)
     words = [sys.executable, "-c", LIBRARY, str(directory), seconds]
-    thread = subprocess.run([*words, "thread"], capture_output=True, text=True, timeout=20, **shiplap.setting())
+    other = shiplap.setting(SHIPLAP_ROOT=f"{shiplap.root}-other")
+    thread = subprocess.run([*words, "thread"], capture_output=True, text=True, timeout=20, **other)
     assert (thread.stdout, thread.stderr) == ("True\n", "")
     wait_for(lambda: len(processes(seconds)) == 0, "the end of the steps")
     main = subprocess.Popen([*words, "main"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **shiplap.setting())

@@ -24,10 +24,8 @@ from shiplap.settings import Network
 
 CHUNK = 1 << 20
 """Bytes moved at a time, where the line is fast."""
-_FIRST = 128 << 10
-_LEAST = 16 << 10
-_SLOW = 0.1
-"""Seconds; a read that takes longer asked for too much."""
+_PATIENCE = 0.1
+"""Seconds after which a read gives what it has."""
 
 
 class Origin(NamedTuple):
@@ -96,18 +94,23 @@ class Answer:
     def chunks(self, limit: int) -> Iterator[bytes]:
         """The body as it is on the wire, at most ``limit`` bytes; raises urllib3's errors if it is cut short."""
         left = limit
-        amount = _FIRST
         while left > 0:
-            began = time.monotonic()
-            data = self._response.read(min(amount, left), decode_content=False)
+            data = self._gather(min(CHUNK, left))
             if not data:
                 self._whole = True
                 return
             left -= len(data)
-            # A read waits for all it asked for: on a slow line ask for less, or nobody would see bytes move, or could
-            # stop them, for many seconds.
-            amount = CHUNK if time.monotonic() - began < _SLOW else max(amount // 2, _LEAST)
             yield data
+
+    def _gather(self, most: int) -> bytes:
+        """What comes within ``_PATIENCE``: on a slow line nobody could see bytes move, or stop them, if it were always all."""
+        parts = [self._response.read1(most, decode_content=False)]
+        size = len(parts[0])
+        end = time.monotonic() + _PATIENCE
+        while parts[-1] and size < most and time.monotonic() < end:
+            parts.append(self._response.read1(most - size, decode_content=False))
+            size += len(parts[-1])
+        return b"".join(parts)
 
     def read(self, limit: int) -> bytes:
         """The body up to ``limit`` bytes; one more than asked for tells that there was more."""
