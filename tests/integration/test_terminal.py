@@ -252,7 +252,7 @@ def test_a_pull_shows_bytes_and_speed(terminal: Open, mirror: Path, slow: str, s
     seen.until(lambda: any(re.fullmatch(pattern, line) for line in seen.shown()))
     assert seen.shown()[0].startswith("[+] Pulling ")
     assert seen.finish() == 0
-    assert any(re.search(r"2 transfers +1\.\d+MB / 1\.\d+MB", line) for line in seen.shown())
+    assert any(re.search(r"1 transfer +1\.\d+MB / 1\.\d+MB", line) for line in seen.shown())
     assert seen.shown()[-1].startswith("sha256:")
 
 

@@ -20,7 +20,7 @@ from shiplap.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, decode_json,
 from shiplap.oci.reference import Reference
 from shiplap.registry.authority import Authority, Site
 from shiplap.registry.connection import Answer, Connections, Timing, join_url, split_url
-from shiplap.registry.download import blob_chunks
+from shiplap.registry.download import Report, blob_chunks
 from shiplap.registry.failure import Redactor
 from shiplap.registry.patience import Patience
 from shiplap.registry.sites import Sites
@@ -110,22 +110,25 @@ class Registry:
 
         A connection that is cut is resumed. ``descriptor.urls`` are never followed (CVE-2020-15157).
         """
+        meter = Meter(self._sink, step or f"pull {ref.familiar()}", descriptor.digest, descriptor.size)
+        return self._chunks(ref, descriptor, meter, mirrors)
+
+    def _chunks(self, ref: Reference, descriptor: Descriptor, report: Report, mirrors: bool = True) -> Iterator[bytes]:
         digest, size = parse_digest(descriptor.digest), descriptor.size
         if size < 0:
             raise ImageError(f"descriptor of {digest} has no size", code="invalid-manifest", where=Place(blob=digest))
         sites = self._sites.reading(ref, digest)
-        meter = Meter(self._sink, step or f"pull {ref.familiar()}", digest, size)
-        return blob_chunks(self._transport, sites if mirrors else sites[-1:], digest, size, meter)
+        return blob_chunks(self._transport, sites if mirrors else sites[-1:], digest, size, report)
 
     def read_blob(self, ref: Reference, descriptor: Descriptor, limit: int = MANIFEST_LIMIT) -> bytes:
-        """A small blob (a config) as a whole; ``limit`` in bytes."""
+        """A small blob (a config) as a whole; ``limit`` in bytes. Tells no progress: it is part of asking what there is."""
         if descriptor.size > limit:
             raise ImageError(
                 f"blob {descriptor.digest} has {descriptor.size} bytes, over the limit of {limit}",
                 code="blob-too-large",
                 where=Place(blob=descriptor.digest),
             )
-        return b"".join(self.open_blob(ref, descriptor))
+        return b"".join(self._chunks(ref, descriptor, lambda current, done: None))
 
     def has_blob(self, ref: Reference, digest: Digest) -> bool:
         """Whether the repository itself (no mirror) holds the blob."""
