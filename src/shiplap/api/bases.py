@@ -70,7 +70,7 @@ class BaseImages:
     def fetch(self, operation: ImageSource, step: str) -> None:
         """Have every blob of the image in the store."""
         resolved = self._store.images.resolve(operation.digest, None)
-        missing = [layer for layer in resolved.manifest.layers if not self._store.blobs.has(layer.digest)]
+        missing = [layer for layer in resolved.manifest.layers if not self._store.blobs.has(layer.digest, layer.size)]
         if not missing:
             return
         layout = self._layout(parse_reference(operation.reference))
@@ -89,8 +89,14 @@ class BaseImages:
             config_raw=resolved.config_raw,
             layers=resolved.manifest.layers,
         )
+        wanted = {layer.digest for layer in missing}
         fetch_layers(
-            self._client(), parse_reference(operation.reference), image, self._store.blobs.has, self._save, step=step
+            self._client(),
+            parse_reference(operation.reference),
+            image,
+            lambda digest: digest not in wanted,
+            self._save,
+            step=step,
         )
 
     # -- inside
@@ -144,11 +150,11 @@ class BaseImages:
             if raw is not None:
                 blobs.write(raw)
         top = image.index_descriptor or image.manifest_descriptor
-        self._store.images.put(str(reference), top.digest, top.media_type, top.size)
+        self._store.images.put(str(reference), top.digest, top.media_type, top.size, whole=False)
         return ResolvedImage(reference, image.manifest_descriptor.digest, image.config)
 
     def _known(self, digest: Digest) -> bytes | None:
-        return self._store.blobs.read(digest) if self._store.blobs.has(digest) else None
+        return self._store.blobs.known(digest)
 
     def _save(self, descriptor: Descriptor, chunks: Iterator[bytes]) -> None:
         self._store.blobs.save(descriptor.digest, descriptor.size, chunks)

@@ -13,11 +13,12 @@ from typing import Any
 from shiplap.api.bases import BaseImages
 from shiplap.api.context import Context, open_build_context
 from shiplap.api.deliver import Delivered, deliver
+from shiplap.api.mending import Halt, Repairs, explaining
 from shiplap.api.request import Output, Request, Result, Secret, StageResult
 from shiplap.dockerfile.lower import base_images, lower
 from shiplap.dockerfile.options import LowerOptions, NamedContext, Plan
 from shiplap.dockerfile.parse import parse
-from shiplap.errors import Interrupted, ShiplapError, StepError, UsageError
+from shiplap.errors import Interrupted, ShiplapError, StepError, StoreError, UsageError
 from shiplap.events.facts import BuildFinished, BuildStarted, Sink, Warned
 from shiplap.events.record import Record
 from shiplap.oci.platform import native_platform, parse_platform
@@ -68,6 +69,7 @@ class _Build:
         self._environ = environ
         self._sink = sink
         self._cancel = cancel
+        self._halt = Halt(cancel)
         self._warnings: list[str] = []
         self._timings: dict[str, float] = {}
         self._driver: Driver | None = None
@@ -78,8 +80,7 @@ class _Build:
         digest = fault = ""
         canceled = False
         try:
-            with ExitStack() as held:
-                result = self._run(held, began)
+            result = self._until_sound(began)
             digest = result.digest
             return result
         except ShiplapError as error:
@@ -95,14 +96,31 @@ class _Build:
             ended = time.time()
             self._sink(BuildFinished(ended, ended - began, ran, reused, digest, fault, canceled))
 
+    def _until_sound(self, began: float) -> Result:
+        """Build. What turns out to be damaged has been removed by then: build again, and it is made or fetched anew."""
+        repairs = Repairs()
+        while True:
+            try:
+                with ExitStack() as held:
+                    return self._run(held, began)
+            except StoreError as error:
+                streams = any(output.dest == "-" for output in self._request.outputs)
+                if streams or not repairs.may_repeat(error):
+                    raise
+                self._sink(Warned(f"{error.message}; it is made anew"))
+                self._halt = Halt(self._cancel)
+                self._warnings = []
+
     def _run(self, held: ExitStack, began: float) -> Result:
         request = self._request
         store = held.enter_context(Store(Path(self._settings.root)))
-        self._record(began)
+        if self._log is None:
+            self._record(began)
+        store.room.limit = request.max_used_space or self._settings.max_used_space
+        store.room.stop = self._halt.set
+        held.enter_context(explaining(store.root, store.room, self._cancel))
         held.enter_context(store.in_use(self._check))
-        images = held.enter_context(
-            BaseImages(store, self._settings, self._sink, pull=request.pull, cancel=self._cancel)
-        )
+        images = held.enter_context(BaseImages(store, self._settings, self._sink, pull=request.pull, cancel=self._halt))
         bench = self._bench(store, images)
         context = held.enter_context(open_build_context(request, self._settings, bench))
         images.layouts = context.layouts
@@ -116,7 +134,7 @@ class _Build:
         solved = time.time()
         self._timings["solve"] = solved - began - self._timings["plan"]
         delivered = deliver(
-            request, plan, snapshot, store, self._settings, self._sink, plan.epoch, self._check, self._cancel
+            request, plan, snapshot, store, self._settings, self._sink, plan.epoch, self._check, self._halt
         )
         self._timings["export"] = time.time() - solved
         return self._result(plan, delivered, began)
@@ -142,7 +160,7 @@ class _Build:
             error.hint = f"shiplap {root}logs {self._log.id} --step {number} shows all of its output"
 
     def _check(self) -> None:
-        if self._cancel.is_set():
+        if self._halt.is_set():
             raise Interrupted("build canceled")
 
     def _options(self, context: Context) -> LowerOptions:
@@ -191,7 +209,7 @@ class _Build:
             ssh=request.ssh,
             web=Network(proxies=settings.proxies, certificate_dirs=settings.certificate_dirs),
             programs=settings.helper_path,
-            cancel=self._cancel,
+            cancel=self._halt,
             single_id=single_id(),
         )
 

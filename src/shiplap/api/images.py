@@ -1,4 +1,4 @@
-"""What one does with the images of a store: list, look into, name, save, load, import, remove, count, prune."""
+"""What one does with the images of a store: list, look into, name, save, load, import, remove."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -32,7 +31,6 @@ from shiplap.oci.platform import native_platform, parse_platform
 from shiplap.oci.reference import parse_reference
 from shiplap.settings import Settings
 from shiplap.store.index import now
-from shiplap.store.snapshots import directory_bytes
 from shiplap.store.store import Store
 
 
@@ -113,8 +111,9 @@ def history(text: str, settings: Settings) -> list[dict[str, Any]]:
 def tag(source: str, target: str, settings: Settings) -> str:
     """Give the image ``source`` the further name ``target``; the normalised name."""
     name = str(parse_reference(target))
-    with opened(settings) as store:
+    with opened(settings) as store, store.in_use():
         image = store.images.find(source)
+        store.images.resolve(image.digest, None)  # which holds it, should its other name be forgotten now
         store.images.put(name, image.digest, image.media_type, image.size)
     return name
 
@@ -350,75 +349,3 @@ def _changed(changes: Sequence[str]) -> ContainerConfig:
 class _NoImages:
     def resolve(self, *_: Any) -> Any:
         raise UsageError("--change cannot name another image", code="invalid-change")
-
-
-# -- room
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Bytes on disk by kind, and how many there are of each."""
-
-    kind: str
-    count: int
-    bytes: int
-
-
-def usage(settings: Settings) -> list[Usage]:
-    """What the store holds."""
-    with opened(settings) as store:
-        blobs = list(store.blobs.all())
-        snapshots = list(store.snapshots.directory.iterdir())
-        mounts = [path for path in (store.root / "mounts").iterdir() if path.is_dir()]
-        return [
-            Usage("images", len(store.images.all()), 0),
-            Usage("blobs", len(blobs), sum(size for _, size in blobs)),
-            Usage("snapshots", len(snapshots), sum(map(directory_bytes, snapshots))),
-            Usage("cache mounts", len(mounts), sum(map(directory_bytes, mounts))),
-        ]
-
-
-def prune(settings: Settings, *, everything: bool = False, older_than: float = 0.0) -> int:
-    """Remove what no image needs: cached steps, their layers, blobs; with ``everything`` unnamed images and cache
-    mounts too. ``older_than``: seconds since last use. Waits until no build runs; the bytes freed.
-    """
-    with opened(settings) as store, store.alone():
-        before = _bytes(store)
-        store.sweep()
-        limit = time.time() - older_than
-        for (id,) in store.index.rows("SELECT id FROM snapshots WHERE used<=?", limit):
-            children = store.index.row(
-                "SELECT 1 FROM snapshots WHERE (parent=? OR layer=?) AND id<>? AND used>? LIMIT 1", id, id, id, limit
-            )
-            if children is None:
-                store.snapshots.remove(id)
-        _remove_repositories(store, limit)
-        store.index.write("DELETE FROM results WHERE used<=? OR snapshot NOT IN (SELECT id FROM snapshots)", limit)
-        store.index.write("DELETE FROM digests WHERE used<=?", limit)
-        if everything:
-            for image in store.images.all():
-                if is_digest(image.name):
-                    store.images.remove(image.name)
-            from shiplap.store.snapshots import remove_directory
-
-            for path in (store.root / "mounts").iterdir():
-                if path.is_dir():
-                    remove_directory(path)
-        needed: set[Digest] = set().union(*(store.images.blobs_of(image.digest) for image in store.images.all()))
-        needed |= {row[0] for row in store.index.rows("SELECT digest FROM layer_blobs")}
-        for digest, _ in list(store.blobs.all()):
-            if digest not in needed:
-                store.blobs.remove(digest)
-        return max(before - _bytes(store), 0)
-
-
-def _remove_repositories(store: Store, limit: float) -> None:
-    """Remove copies of git repositories that were not fetched into since ``limit`` (seconds since 1970)."""
-    from shiplap.store.snapshots import remove_directory
-
-    for path in (store.root / "git").glob("*/"):
-        if path.stat().st_mtime <= limit:
-            remove_directory(path)
-
-
-def _bytes(store: Store) -> int:
-    return directory_bytes(store.root)

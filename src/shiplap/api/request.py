@@ -147,6 +147,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Build every stage up to the target, one after the other, as before BuildKit; None asks DOCKER_BUILDKIT."""
     root: str | Path | None = None
     """The store's directory; None: SHIPLAP_ROOT, else the user's data directory."""
+    max_used_space: int = 0
+    """Bytes that the store may take: what nobody uses goes before more is taken; 0: SHIPLAP_MAX_USED_SPACE, else no limit."""
     parallel: int = 0
     """Steps at the same time; 0 = four times the processors, at least 16: most wait for a network or for each other."""
 

@@ -69,12 +69,11 @@ def pull(text: str, platform: str, settings: Settings, sink: Sink) -> Image:
         def save(descriptor: Descriptor, chunks: Iterator[bytes]) -> None:
             store.blobs.save(descriptor.digest, descriptor.size, chunks)
 
-        def known(digest: Digest) -> bytes | None:
-            return store.blobs.read(digest) if store.blobs.has(digest) else None
-
         step = f"pull {reference}"
         with telling(sink, step, f"pulling {reference.familiar()}"):
-            fetched = fetch_image(registry, reference, wanted, store.blobs.has, save, known=known, step=step)
+            fetched = fetch_image(
+                registry, reference, wanted, store.blobs.sound, save, known=store.blobs.known, step=step
+            )
             for raw in (fetched.manifest_raw, fetched.config_raw, fetched.index_raw):
                 if raw is not None:
                     store.blobs.write(raw)
@@ -101,6 +100,8 @@ def _blobs(store: Store, manifest: Manifest) -> list[OutgoingBlob]:
 
 def _opener(store: Store, digest: Digest) -> Callable[[int], BinaryIO]:
     def open_at(offset: int) -> BinaryIO:
+        if not offset:
+            return store.blobs.checking(digest)
         file = store.blobs.open(digest)
         file.seek(offset)
         return file

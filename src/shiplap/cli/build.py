@@ -10,6 +10,7 @@ from typing import Any
 
 from shiplap.cli.ending import cancelling
 from shiplap.cli.parsing import Parser, pairs, settings_of, standard_input, write_error
+from shiplap.cli.sizes import parse_size
 from shiplap.cli.view import progress_mode, view
 from shiplap.errors import ExportError, UsageError
 from shiplap.events.facts import Sink
@@ -78,6 +79,13 @@ def parser(name: str = "build") -> Parser:
     add("--shm-size", default="", metavar="SIZE", help="size of /dev/shm in RUN steps")
     add("--ulimit", action="append", metavar="NAME=SOFT[:HARD]", help="a resource limit of RUN steps")
     add("--allow", action="append", metavar="WHAT", help="network.host, security.insecure")
+    add(
+        "--max-used-space",
+        default="",
+        metavar="SIZE",
+        help="the store may take no more than this: what nobody uses goes first, least recently used before the rest "
+        "(default: SHIPLAP_MAX_USED_SPACE, else no limit)",
+    )
     add("--provenance", default="", help=argparse.SUPPRESS)
     add("--sbom", default="", help=argparse.SUPPRESS)
     add("--attest", action="append", help=argparse.SUPPRESS)
@@ -149,6 +157,7 @@ def _request(options: argparse.Namespace, settings: Settings) -> Any:
         ulimits=tuple(options.ulimit or ()),
         allow=tuple(a for text in options.allow or () for a in text.split(",")),
         root=options.root,
+        max_used_space=parse_size(options.max_used_space, "--max-used-space"),
     )
 
 

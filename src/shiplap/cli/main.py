@@ -31,6 +31,7 @@ COMMANDS = {
     "graph": ("graph", "Draw the stages and operations of a Dockerfile"),
     "du": ("du", "Show what the store holds, in bytes"),
     "prune": ("prune", "Remove what no image needs"),
+    "fsck": ("fsck", "Check the store, and repair it"),
     "version": ("version", "Show the version"),
 }
 

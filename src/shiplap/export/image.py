@@ -181,7 +181,7 @@ def _packed(store: Store, snapshot: Snapshot, packing: Packing) -> tuple[Digest,
     diff_id = _diff_id(store, snapshot)
     for profile in (packing.profile,) if packing.force else (ORIGINAL, packing.profile):
         known = snapshots.blob(snapshot.layer, profile)
-        if known is not None and diff_id and store.blobs.has(known.digest):
+        if known is not None and diff_id:
             return diff_id, known
     return None
 
@@ -204,8 +204,8 @@ def _pack(store: Store, chain: list[Snapshot], number: int, packing: Packing) ->
     snapshot = chain[number]
     original = store.snapshots.blob(snapshot.layer, ORIGINAL)
     with store.blobs.writer() as writer:
-        if original is not None and store.blobs.has(original.digest):
-            with store.blobs.verified(original.digest) as source:
+        if original is not None:
+            with store.blobs.blamed(original.digest), store.blobs.verified(original.digest) as source:
                 plain = Decompressed(source)
                 packed = write_tar(
                     iter(lambda: plain.read(1 << 20), b""), writer.file, packing.compression, packing.level, end=b""
@@ -218,6 +218,9 @@ def _pack(store: Store, chain: list[Snapshot], number: int, packing: Packing) ->
             )
             with Tree((store.snapshots.diff(snapshot),)) as layer, Tree(beneath) as base:
                 packed = pack_layer(layer, base, writer.file, packing.compression, packing.level)
+        known = _diff_id(store, snapshot)
+        if known and known != packed.diff_id:
+            raise store.snapshots.condemn(snapshot)
         writer.commit(packed.digest)
     blob = LayerBlob(packed.digest, packed.size, _MEDIA[packing.compression])
     store.snapshots.record_blob(snapshot.layer, packing.profile, packed.diff_id, blob)

@@ -53,7 +53,8 @@ def _unpack_layer(descriptor: Descriptor, diff_id: Digest, chain: str, parent: s
 
 def _apply(descriptor: Descriptor, diff_id: Digest, directory: str, parent: str, bench: Workbench) -> None:
     rule = UnpackRule(check=bench.check)
-    with bench.store.blobs.verified(descriptor.digest) as compressed:
+    blobs = bench.store.blobs
+    with blobs.blamed(descriptor.digest), blobs.verified(descriptor.digest) as compressed:
         plain = _Hashed(Decompressed(compressed))
         if parent == EMPTY:
             with ChangeTree(directory, None) as target:

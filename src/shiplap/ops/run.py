@@ -17,6 +17,7 @@ from shiplap.ops.accounts import Accounts
 from shiplap.ops.workbench import Workbench
 from shiplap.sandbox.spec import Identity, ProcessSpec, Rootfs, StepMount
 from shiplap.store.locks import locked
+from shiplap.store.room import full_disk
 from shiplap.store.snapshots import EMPTY
 from shiplap.trees.change import ChangeTree
 from shiplap.trees.copy import Copier, CopyRule
@@ -75,6 +76,7 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
                 output=tail.lines(),
                 step=node.about.name,
                 where=node.about.place,
+                hint=full_disk(bench.store.root),
             )
         if bench.single_id and base is not None:
             _keep_owners(draft.diff, base)

@@ -47,6 +47,8 @@ class Settings(NamedTuple):
     """SHIPLAP_LOG_SIZE: how many bytes all logs may take; one build's may take a quarter."""
     output_clip: int = 2 << 20
     """BUILDKIT_STEP_LOG_MAX_SIZE: bytes of a step's output that plain progress shows; -1: all."""
+    max_used_space: int = 0
+    """SHIPLAP_MAX_USED_SPACE: bytes that the store may take; 0: no limit."""
 
     @property
     def logs(self) -> str:
@@ -134,6 +136,7 @@ def load(
         log_builds=_number("SHIPLAP_LOG_BUILDS", environ, 100),
         log_size=_size("SHIPLAP_LOG_SIZE", environ, 256 << 20),
         output_clip=_clip(environ.get("BUILDKIT_STEP_LOG_MAX_SIZE", "")),
+        max_used_space=_size("SHIPLAP_MAX_USED_SPACE", environ, 0),
     )
 
 

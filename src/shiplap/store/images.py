@@ -1,6 +1,13 @@
-"""Images by name: what ``images``, ``tag`` and ``FROM`` find here without asking a registry."""
+"""Images by name: what ``images``, ``tag`` and ``FROM`` find here without asking a registry.
+
+A name is a small file of its own, not a row of the index: it is what a person gave, and nothing could make it again.
+"""
 
 from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
 
 import msgspec
 
@@ -8,21 +15,30 @@ from shiplap.errors import ImageError
 from shiplap.oci.config import ImageConfig, parse_config
 from shiplap.oci.digest import Digest
 from shiplap.oci.manifest import Index as ImageIndex
-from shiplap.oci.manifest import Manifest, offered_platforms, parse_manifest, select_manifest
+from shiplap.oci.manifest import Manifest, offered_platforms, parse_manifest, prepare, select_manifest
 from shiplap.oci.platform import Platform
 from shiplap.oci.reference import Reference, parse_reference
-from shiplap.store.blobs import Blobs
-from shiplap.store.index import Index, now
+from shiplap.store.blobs import Blobs, fault
+from shiplap.store.index import now, seal
+from shiplap.store.leases import BLOB
 
 
 class Image(msgspec.Struct, frozen=True):
-    """A named image: the digest of its manifest or index, and when it came here (seconds since the epoch)."""
+    """A named image: the digest of its manifest or index, and when it came here (seconds since the epoch).
+
+    ``whole``: all its layers came here too. Of a base image they come only when a step needs them.
+    """
 
     name: str
     digest: Digest
     media_type: str
     size: int
     created: float
+    whole: bool = True
+    seal: int = 0
+
+
+prepare(Image)
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -39,30 +55,65 @@ class Resolved(msgspec.Struct, frozen=True):
 class Images:
     """The names of a store. A name is a normalised reference, ``docker.io/library/busybox:latest``."""
 
-    def __init__(self, index: Index, blobs: Blobs) -> None:
-        self._index = index
+    def __init__(self, directory: Path, blobs: Blobs) -> None:
+        self.directory = directory
         self._blobs = blobs
 
-    def put(self, name: str, digest: Digest, media_type: str, size: int) -> None:
-        """Let ``name`` mean the manifest or index ``digest``, whose blobs are in the store."""
-        self._index.write(
-            "INSERT OR REPLACE INTO images(name, digest, media_type, size, created) VALUES(?,?,?,?,?)",
-            *(name, digest, media_type, size, now()),
-        )
+    def put(self, name: str, digest: Digest, media_type: str, size: int, *, whole: bool = True) -> None:
+        """Let ``name`` mean the manifest or index ``digest``, whose blobs are in the store (``whole``: its layers too)."""
+        known = self.get(name)
+        if known is not None and (known.digest, known.media_type, known.size) == (digest, media_type, size):
+            if known.whole or not whole:
+                return
+            self.keep(msgspec.structs.replace(known, whole=True))
+        else:
+            self.keep(Image(name, digest, media_type, size, now(), whole))
+
+    def keep(self, image: Image) -> None:
+        """Write the file of a name."""
+        data = msgspec.json.encode(msgspec.structs.replace(image, seal=_seal(image)))
+        aside = self._blobs.temporary / f"{self._blobs.lease.begin()}-name-{os.urandom(6).hex()}"
+        path = self.path(image.name)
+        try:
+            try:
+                with aside.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    # All else here can be made again, this cannot: it must outlive a loss of power.
+                    os.fsync(file.fileno())
+                aside.rename(path)
+            finally:
+                aside.unlink(missing_ok=True)
+        except OSError as error:
+            raise fault(error, path) from None
+
+    def path(self, name: str) -> Path:
+        """The file of the name."""
+        return self.directory / hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
     def get(self, name: str) -> Image | None:
-        row = self._index.row("SELECT name, digest, media_type, size, created FROM images WHERE name=?", name)
-        return Image(*row) if row is not None else None
+        image = self.read(self.path(name))
+        return image if image is not None and image.name == name else None
+
+    def read(self, path: Path) -> Image | None:
+        """What the file of a name says; None if there is none, or if it is damaged."""
+        try:
+            image = msgspec.json.decode(path.read_bytes(), type=Image)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        return image if image.seal == _seal(image) else None
 
     def all(self) -> list[Image]:
-        return [
-            Image(*row)
-            for row in self._index.rows("SELECT name, digest, media_type, size, created FROM images ORDER BY name")
-        ]
+        found = (self.read(self.directory / name) for name in os.listdir(self.directory))
+        return sorted((image for image in found if image is not None), key=lambda image: image.name)
 
     def remove(self, name: str) -> bool:
         """Forget the name; its blobs go with the next prune. False if there was none."""
-        return self._index.write("DELETE FROM images WHERE name=?", name) > 0
+        try:
+            self.path(name).unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def find(self, text: str) -> Image:
         """The image that a person means by ``text``: a reference, or the beginning of a digest (with or without ``sha256:``).
@@ -97,6 +148,8 @@ class Images:
             if entry is None:
                 raise no_such_platform(digest, platform, offered_platforms(manifest))
             return self.resolve(entry.digest, None)
+        # Who resolves an image is about to use it: its layers, where they are here, stay.
+        self._blobs.lease.hold(BLOB, *(layer.digest for layer in manifest.layers))
         config_raw = self._blobs.read(manifest.config.digest)
         return Resolved(digest, manifest.media_type, raw, manifest, parse_config(config_raw), config_raw)
 
@@ -122,6 +175,10 @@ class Images:
             return self.resolve(image.digest, None).manifest.config.digest.partition(":")[2].startswith(wanted)
         except (ImageError, LookupError):
             return False
+
+
+def _seal(image: Image) -> int:
+    return seal(image.name, image.digest, image.media_type, image.size, image.created, image.whole)
 
 
 def no_such_platform(name: str, platform: Platform | None, offered: list[str]) -> ImageError:

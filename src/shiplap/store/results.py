@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from shiplap.store.index import Index, now
+from shiplap.store.index import Index, now, seal
 from shiplap.trees.entry import Entry
 
 
@@ -31,14 +32,16 @@ class Results:
         self._index = index
 
     def get(self, key: str) -> Result | None:
-        row = self._index.row("SELECT snapshot, canonical FROM results WHERE key=?", key)
-        return Result(*row) if row is not None else None
+        row = self._index.row("SELECT snapshot, canonical, seal FROM results WHERE key=?", key)
+        return Result(*row[:2]) if row is not None and row[2] == seal(key, *row[:2]) else None
 
     def put(self, key: str, result: Result, parts: Mapping[str, str], about: str) -> None:
         moment = now()
         self._index.write(
-            "INSERT OR REPLACE INTO results(key, snapshot, canonical, parts, created, used, about) VALUES(?,?,?,?,?,?,?)",
+            "INSERT OR REPLACE INTO results(key, snapshot, canonical, parts, created, used, about, seal)"
+            " VALUES(?,?,?,?,?,?,?,?)",
             *(key, result.snapshot, result.canonical, msgspec.json.encode(dict(parts)), moment, moment, about),
+            seal(key, result.snapshot, result.canonical),
         )
 
     def touch(self, hits: Mapping[str, str]) -> None:
@@ -53,11 +56,17 @@ class Results:
 
     def digest(self, key: str) -> str | None:
         """A remembered content digest of part of an immutable snapshot."""
-        row = self._index.row("SELECT value FROM digests WHERE key=?", key)
-        return str(row[0]) if row is not None else None
+        row = self._index.row("SELECT value, seal FROM digests WHERE key=?", key)
+        return str(row[0]) if row is not None and row[1] == seal(key, row[0]) else None
 
     def put_digest(self, key: str, value: str) -> None:
-        self._index.write("INSERT OR REPLACE INTO digests(key, value, used) VALUES(?,?,?)", key, value, now())
+        self._index.write(
+            "INSERT OR REPLACE INTO digests(key, value, used, seal) VALUES(?,?,?,?)",
+            key,
+            value,
+            now(),
+            seal(key, value),
+        )
 
 
 class FileMemory:
@@ -67,8 +76,10 @@ class FileMemory:
     before it was read is not remembered: within a clock tick it could change again unseen (git's "racy" rule).
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, aside: Callable[[], Path] | None = None) -> None:
+        """``aside`` names a temporary file in the same file system."""
         self._file = file
+        self._aside = aside or (lambda: file.with_name(f"{file.name}.{os.getpid()}"))
         self._known: dict[str, tuple[int, int, int, int, bytes]] | None = None
         self._seen: dict[str, tuple[int, int, int, int, bytes]] = {}
         self._changed = False
@@ -91,16 +102,27 @@ class FileMemory:
         """Write what was seen in this build; other files of the context are kept as they were known."""
         if not self._changed:
             return
-        temporary = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        temporary = self._aside()
         try:
-            temporary.write_bytes(msgspec.msgpack.encode({**(self._known or {}), **self._seen}))
+            data = msgspec.msgpack.encode({**(self._known or {}), **self._seen})
+            temporary.write_bytes(zlib.crc32(data).to_bytes(4, "big") + data)
             temporary.rename(self._file)
         except OSError:
             temporary.unlink(missing_ok=True)  # costs a re-read next time, nothing else
 
+    def sound(self) -> bool:
+        """False if the file is damaged, and so of no use."""
+        try:
+            raw = self._file.read_bytes()
+        except FileNotFoundError:
+            return True
+        return zlib.crc32(raw[4:]).to_bytes(4, "big") == raw[:4]
+
     def _load(self) -> dict[str, tuple[int, int, int, int, bytes]]:
         try:
             raw = self._file.read_bytes()
-            return msgspec.msgpack.decode(raw, type=dict[str, tuple[int, int, int, int, bytes]])
+            if zlib.crc32(raw[4:]).to_bytes(4, "big") != raw[:4]:
+                return {}
+            return msgspec.msgpack.decode(raw[4:], type=dict[str, tuple[int, int, int, int, bytes]])
         except (OSError, msgspec.MsgspecError):
             return {}

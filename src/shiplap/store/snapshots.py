@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+import zlib
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -11,14 +14,16 @@ import msgspec
 from shiplap.errors import StoreError
 from shiplap.oci.digest import Digest
 from shiplap.oci.manifest import prepare
-from shiplap.store.blobs import Blobs
-from shiplap.store.index import Index, now
+from shiplap.store.blobs import Blobs, fault
+from shiplap.store.index import Index, now, seal
+from shiplap.store.leases import NAMED_SNAPSHOT, NEW_SNAPSHOT, SNAPSHOT
 from shiplap.store.locks import locked
 from shiplap.trees.change import ChangeTree, remove_tree
 from shiplap.trees.part import Content, Table
 from shiplap.trees.tree import Tree
 
 _TABLE = "contents"
+_ORIGINAL = "original"
 
 EMPTY = ""
 """The id of the empty file system (scratch)."""
@@ -54,9 +59,11 @@ class Draft:
 
     def __init__(self, snapshots: Snapshots, parent: str) -> None:
         self._snapshots = snapshots
+        self._blobs = snapshots.blobs
+        self._held = ExitStack()
         self.parent = parent
         self.id = os.urandom(8).hex()
-        self.directory = snapshots.temporary / f"snapshot-{os.getpid()}-{self.id}"
+        self.directory = snapshots.temporary / f"{self._blobs.lease.begin()}-snapshot-{self.id}"
         self.diff = str(self.directory / "diff")
         self.work = str(self.directory / "work")
 
@@ -65,10 +72,13 @@ class Draft:
             os.makedirs(self.diff, 0o755)
             os.mkdir(self.work, 0o700)
         except OSError as error:
-            raise StoreError(f"cannot write to the store: {error}", code="store-write") from error
+            remove_directory(self.directory)
+            raise fault(error, self.directory) from None
+        self._held.enter_context(self._blobs.space.watched(self.directory))
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._held.close()
         if self.directory.exists():
             remove_directory(self.directory)
 
@@ -83,58 +93,74 @@ class Draft:
         remove_directory(Path(self.work))
         if contents is not None:
             remove_directory(Path(self.diff))
-            (self.directory / _TABLE).write_bytes(msgspec.msgpack.encode(contents))
         name = id or self.id
         target = self._snapshots.directory / name
         try:
-            self.directory.rename(target)
-        except OSError:
-            # Left by a process that died between rename and record, or made by another meanwhile.
-            existing = self._snapshots.get(name)
-            if existing is not None:
-                return existing
-            remove_directory(target)
-            self.directory.rename(target)
+            if contents is not None:
+                data = msgspec.msgpack.encode(contents)
+                (self.directory / _TABLE).write_bytes(zlib.crc32(data).to_bytes(4, "big") + data)
+            size = self._blobs.space.settle(self.directory) if self._blobs.space.limit else -1
+            self._blobs.lease.make(NAMED_SNAPSHOT if id else NEW_SNAPSHOT, name)
+            try:
+                self.directory.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                # Left by a process that died between rename and record, or made by another meanwhile.
+                existing = self._snapshots.get(name)
+                if existing is not None:
+                    return existing
+                remove_directory(target)
+                self.directory.rename(target)
+        except OSError as error:
+            raise fault(error, self.directory) from None
         snapshot = Snapshot(name, self.parent, name, diff_id, now())
-        self._snapshots.record(snapshot, about)
+        self._snapshots.record(snapshot, about, size)
         return snapshot
 
 
 class Snapshots:
     """The directory ``snapshots/<id>/diff`` of a store and its rows in the index."""
 
-    def __init__(self, directory: Path, temporary: Path, index: Index, blobs: Blobs) -> None:
+    def __init__(self, directory: Path, locks: Path, index: Index, blobs: Blobs) -> None:
         self.directory = directory
-        self.temporary = temporary
+        self.temporary = blobs.temporary
+        self.blobs = blobs
+        self._locks = locks
         self._index = index
-        self._blobs = blobs
         self._unpacking = threading.RLock()
+        self._known: dict[str, Snapshot] = {}
+        """Seen to be there, and held since by our lease: they need not be looked at again."""
 
     def draft(self, parent: str) -> Draft:
         """Begin a layer over the snapshot ``parent`` (EMPTY: scratch)."""
         return Draft(self, parent)
 
-    def record(self, snapshot: Snapshot, about: str) -> None:
+    def record(self, snapshot: Snapshot, about: str, size: int = -1) -> None:
+        """Write its row. ``size``: bytes on disk, -1 = nobody measured yet."""
+        self._known.pop(snapshot.id, None)
         self._index.write(
-            "INSERT OR REPLACE INTO snapshots(id, parent, layer, diff_id, created, used, about, boot) VALUES(?,?,?,?,?,?,?,?)",
-            *(
-                snapshot.id,
-                snapshot.parent,
-                snapshot.layer,
-                snapshot.diff_id,
-                snapshot.created,
-                snapshot.created,
-                about,
-                self._index.boot,
-            ),
+            "INSERT OR REPLACE INTO snapshots(id, parent, layer, diff_id, created, used, bytes, about, boot, seal)"
+            " VALUES(?,?,?,?,?,?,?,?,?,?)",
+            *(snapshot.id, snapshot.parent, snapshot.layer, snapshot.diff_id, snapshot.created, snapshot.created),
+            *(size, about, self._index.boot, snapshot_seal(snapshot)),
         )
 
     def get(self, id: str) -> Snapshot | None:
-        """The snapshot ``id`` if it is recorded, whole, and known to have survived."""
-        row = self._index.row("SELECT id, parent, layer, diff_id, created, boot FROM snapshots WHERE id=?", id)
-        if row is None or row[5] not in ("", self._index.boot) or not self._holds(row[2]):
+        """The snapshot ``id`` if it is recorded, whole, and known to have survived. It then stays as long as we run."""
+        known = self._known.get(id)
+        if known is not None:
+            return known
+        self.blobs.lease.hold(SNAPSHOT, id)
+        row = self._index.row("SELECT id, parent, layer, diff_id, created, boot, seal FROM snapshots WHERE id=?", id)
+        if row is None or row[5] not in ("", self._index.boot):
             return None
-        return Snapshot(*row[:5])
+        snapshot = Snapshot(*row[:5])
+        if row[6] != snapshot_seal(snapshot) or not self._holds(snapshot.layer):
+            return None
+        if self.blobs.lease.active:
+            self._known[id] = snapshot
+        return snapshot
 
     def chain(self, id: str) -> list[Snapshot]:
         """The snapshot and those beneath it, top first; raises StoreError(code="snapshot-missing")."""
@@ -147,6 +173,10 @@ class Snapshots:
             id = snapshot.parent
         return found
 
+    def look_again(self) -> None:
+        """Doubt all that was seen: something was found damaged, or is held no longer."""
+        self._known.clear()
+
     def whole(self, id: str) -> bool:
         """True if the snapshot and all beneath it are there."""
         try:
@@ -156,13 +186,24 @@ class Snapshots:
         return True
 
     def _holds(self, layer: str) -> bool:
-        return (self.directory / layer / "diff").is_dir() or (self.directory / layer / _TABLE).exists()
+        """Whether what makes the layer is there: its files or its packed form; an image's layer needs both.
+
+        (Packed again it would be another blob than the one its image names.)
+        """
+        made_of = self.directory / layer
+        files = (made_of / "diff").is_dir()
+        if not files and not (made_of / _TABLE).exists():
+            return False
+        recorded = {row[0] for row in self._index.rows("SELECT compression FROM layer_blobs WHERE snapshot=?", layer)}
+        if _ORIGINAL in recorded:
+            return self.blob(layer, _ORIGINAL) is not None
+        return files or any(self.blob(layer, compression) is not None for compression in recorded)
 
     def diff(self, snapshot: Snapshot) -> str:
         """The directory of the snapshot's own layer; unpacked now if the layer was packed without being files."""
         path = self.directory / snapshot.layer / "diff"
         if not path.is_dir():
-            with self._unpacking, locked(str(self.directory / snapshot.layer / "lock")):
+            with self._unpacking, locked(str(self._locks / f"unpack-{snapshot.layer}"), remove=True):
                 if not path.is_dir():
                     self._unpack(snapshot, path)
         return str(path)
@@ -172,30 +213,60 @@ class Snapshots:
         directory = self.directory / snapshot.layer
         if (directory / "diff").is_dir():
             return str(directory / "diff")
-        root = msgspec.msgpack.decode((directory / _TABLE).read_bytes(), type=Content)
+        root = self.table(snapshot.layer)
+        if root is None:
+            self.remove(snapshot.layer)
+            raise StoreError(
+                f"the table of contents of snapshot {snapshot.layer} is damaged",
+                code="snapshot-damaged",
+                hint="build again: it was removed, and will be made anew",
+            )
 
         def open_file(path: str) -> int:
             return os.open(f"{self.diff(snapshot)}/{path}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
         return Table(root, open_file, lambda: self.diff(snapshot))
 
+    def table(self, layer: str) -> Content | None:
+        """The table of contents of a layer that was packed without being files; None if it is missing or damaged."""
+        try:
+            raw = (self.directory / layer / _TABLE).read_bytes()
+            sound = zlib.crc32(raw[4:]).to_bytes(4, "big") == raw[:4]
+            return msgspec.msgpack.decode(raw[4:], type=Content) if sound else None
+        except (OSError, msgspec.MsgspecError):
+            return None
+
     def _unpack(self, snapshot: Snapshot, path: Path) -> None:
         from shiplap.layers.compression import Decompressed
         from shiplap.layers.unpack import unpack
 
-        row = self._index.row("SELECT digest FROM layer_blobs WHERE snapshot=? LIMIT 1", snapshot.layer)
-        if row is None:
+        rows = self._index.rows("SELECT compression FROM layer_blobs WHERE snapshot=?", snapshot.layer)
+        packed = next((found for row in rows if (found := self.blob(snapshot.layer, row[0])) is not None), None)
+        if packed is None:
+            self._known.pop(snapshot.id, None)
             raise StoreError(f"snapshot {snapshot.layer} lost its layer", code="snapshot-missing", hint="build again")
-        with self.draft(snapshot.parent) as draft, self._blobs.verified(row[0]) as blob:
-            with self.tree(snapshot.parent) as base, ChangeTree(draft.diff, base) as target:
-                unpack(Decompressed(blob), target)
-            blob.finish()
-            os.rename(draft.diff, path)
+        try:
+            with (
+                self.draft(snapshot.parent) as draft,
+                self.blobs.blamed(packed.digest),
+                self.blobs.verified(packed.digest) as blob,
+            ):
+                with self.tree(snapshot.parent) as base, ChangeTree(draft.diff, base) as target:
+                    unpack(Decompressed(blob), target)
+                blob.finish()
+                if self.blobs.space.limit:
+                    self.blobs.space.settle(draft.directory)
+                os.rename(draft.diff, path)
+        except StoreError:
+            self._known.pop(snapshot.id, None)  # its blob may be what was the matter
+            raise
+        self._index.write("UPDATE snapshots SET bytes=-1 WHERE id=?", snapshot.layer)
 
     def stack(self, id: str, layer: str, about: str) -> Snapshot:
         """Record the layer of the snapshot ``layer`` (made over nothing) on top of ``id``; no file is copied."""
         snapshot = Snapshot(os.urandom(8).hex(), id, layer, "", now())
-        self.record(snapshot, about)
+        self.blobs.lease.make(NEW_SNAPSHOT, snapshot.id)
+        self.record(snapshot, about, 0)
         return snapshot
 
     def directories(self, id: str) -> list[str]:
@@ -207,27 +278,84 @@ class Snapshots:
         return Tree([self.source(snapshot) for snapshot in self.chain(id)])
 
     def blob(self, id: str, compression: str) -> LayerBlob | None:
-        """The packed form with ``compression`` (``gzip``, ``zstd``, ``uncompressed``, or ``original``), if recorded."""
+        """The packed form with ``compression`` (``gzip``, ``zstd``, ``uncompressed``, or ``original``), if it is here.
+
+        It has the size that it was recorded with; its bytes are looked at when it is copied out. Only one that may have
+        suffered from a crash of the machine is read now.
+        """
         row = self._index.row(
-            "SELECT digest, size, media_type FROM layer_blobs WHERE snapshot=? AND compression=?", id, compression
+            "SELECT digest, size, media_type, boot, seal FROM layer_blobs WHERE snapshot=? AND compression=?",
+            *(id, compression),
         )
-        return LayerBlob(*row) if row is not None else None
+        if row is None:
+            return None
+        found = LayerBlob(*row[:3])
+        if row[4] != blob_seal(id, compression, found) or not self.blobs.has(found.digest, found.size):
+            return None
+        if row[3] not in ("", self._index.boot):
+            try:
+                self.blobs.check(found.digest)
+            except StoreError:
+                return None
+            self._index.write("UPDATE layer_blobs SET boot=? WHERE digest=?", self._index.boot, found.digest)
+        return found
 
     def record_blob(self, id: str, compression: str, diff_id: Digest, blob: LayerBlob) -> None:
+        """Note that the layer ``id`` is packed in ``blob``, and what its diff id is."""
         with self._index.transaction() as run:
-            run("UPDATE snapshots SET diff_id=? WHERE id=?", diff_id, id)
+            row = self._index.row("SELECT id, parent, layer, diff_id, created FROM snapshots WHERE id=?", id)
+            if row is not None:
+                snapshot = msgspec.structs.replace(Snapshot(*row), diff_id=diff_id)
+                run("UPDATE snapshots SET diff_id=?, seal=? WHERE id=?", diff_id, snapshot_seal(snapshot), id)
             run(
-                "INSERT OR REPLACE INTO layer_blobs(snapshot, compression, digest, size, media_type) VALUES(?,?,?,?,?)",
-                *(id, compression, blob.digest, blob.size, blob.media_type),
+                "INSERT OR REPLACE INTO layer_blobs(snapshot, compression, digest, size, media_type, boot, seal)"
+                " VALUES(?,?,?,?,?,?,?)",
+                *(id, compression, blob.digest, blob.size, blob.media_type, self._index.boot),
+                blob_seal(id, compression, blob),
             )
+        self._known.pop(id, None)
 
     def remove(self, id: str) -> None:
         """Forget the snapshot, then delete its files."""
-        with self._index.transaction() as run:
-            run("DELETE FROM snapshots WHERE id=?", id)
-            run("DELETE FROM layer_blobs WHERE snapshot=?", id)
-            run("DELETE FROM results WHERE snapshot=?", id)
+        self._known.pop(id, None)
+        try:
+            self.forget([id])
+        except StoreError as error:
+            if error.code != "disk-full":
+                raise
+            # The index has no room to forget: a row without files is not believed either, and its files free some.
+            remove_directory(self.directory / id)
+            self.forget([id])
         remove_directory(self.directory / id)
+
+    def condemn(self, snapshot: Snapshot) -> StoreError:
+        """Remove a snapshot whose files are no longer those of its layer; the error to raise."""
+        self.remove(snapshot.layer)
+        return StoreError(
+            f"the files of snapshot {snapshot.layer} are no longer those of its layer {snapshot.diff_id}",
+            code="snapshot-changed",
+            hint="build again: it was removed, and will be made anew",
+        )
+
+    def forget(self, ids: list[str]) -> None:
+        """Remove the rows of snapshots, and of what was known of them."""
+        with self._index.transaction() as run:
+            for id in ids:
+                run("DELETE FROM snapshots WHERE id=?", id)
+                run("DELETE FROM layer_blobs WHERE snapshot=?", id)
+                run("DELETE FROM results WHERE snapshot=?", id)
+        for id in ids:
+            self._known.pop(id, None)
+
+
+def snapshot_seal(snapshot: Snapshot) -> int:
+    """The seal of a snapshot's row."""
+    return seal(snapshot.id, snapshot.parent, snapshot.layer, snapshot.diff_id, snapshot.created)
+
+
+def blob_seal(snapshot: str, compression: str, blob: LayerBlob) -> int:
+    """The seal of the row of a packed layer."""
+    return seal(snapshot, compression, blob.digest, blob.size, blob.media_type)
 
 
 def remove_directory(path: Path) -> None:

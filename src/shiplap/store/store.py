@@ -6,18 +6,20 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shiplap.errors import StoreError
-from shiplap.store.blobs import Blobs
+from shiplap.store.blobs import Blobs, fault
 from shiplap.store.images import Images
 from shiplap.store.index import Index, now
+from shiplap.store.leases import MOUNT, Lease
 from shiplap.store.locks import locked
 from shiplap.store.results import FileMemory, Results
+from shiplap.store.room import Room
 from shiplap.store.snapshots import Snapshots, remove_directory
 
-_DIRECTORIES = ("blobs/sha256", "snapshots", "tmp", "locks", "files", "mounts", "logs")
+_DIRECTORIES = ("blobs/sha256", "snapshots", "tmp", "locks", "leases", "files", "mounts", "logs", "names")
 _SETTLED = 60.0
 """Seconds after which the kernel has most likely written a file out by itself (dirty_expire_centisecs is 30 s)."""
 
@@ -25,7 +27,7 @@ _SETTLED = 60.0
 class Store:
     """Opens (and if need be makes) the store at ``root``. A context manager.
 
-    Raises StoreError: store-unusable (not a directory, not ours, not writable), index, store-version.
+    Raises StoreError: store-unusable (not a directory, not ours, not writable), index, index-damaged, store-version.
     """
 
     def __init__(self, root: Path) -> None:
@@ -33,7 +35,7 @@ class Store:
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = root.stat()
-            if not (root / "locks").is_dir():
+            if not (root / _DIRECTORIES[-1]).is_dir():
                 for name in _DIRECTORIES:
                     (root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -49,77 +51,111 @@ class Store:
                 hint=f"chown and chmod 700 {root}, or choose another directory with --root",
             )
         self.temporary = root / "tmp"
-        self.index = Index(root / "index.sqlite")
-        self.blobs = Blobs(root / "blobs", self.temporary)
-        self.snapshots = Snapshots(root / "snapshots", self.temporary, self.index, self.blobs)
+        self.lease = Lease(root)
+        self.room = Room(self)
+        try:
+            self.index = Index(root / "index.sqlite", root / "locks" / "index")
+        except OSError as error:
+            raise fault(error, root / "index.sqlite") from None
+        self.blobs = Blobs(root / "blobs", self.temporary, self.lease, self.room)
+        self.snapshots = Snapshots(root / "snapshots", root / "locks", self.index, self.blobs)
         self.results = Results(self.index)
-        self.images = Images(self.index, self.blobs)
+        self.images = Images(root / "names", self.blobs)
+        self._users = 0
+        if self.index.older:
+            from shiplap.store.migrate import migrate
+
+            migrate(self)
+        if self.index.replaced:
+            self.sweep()  # no snapshot is recorded any more
 
     def __enter__(self) -> Store:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.lease.end()
         self.index.close()
 
     @contextmanager
     def in_use(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Hold while building: nothing that is used may be pruned meanwhile."""
-        with locked(str(self.root / "locks" / "store"), shared=True, check=check):
+        """Hold while building: what is looked up or made from now on is not pruned meanwhile.
+
+        First clears up after processes that were killed.
+        """
+        check()
+        try:
+            self.lease.begin()
+        except OSError as error:
+            raise fault(error, self.root / "leases") from None
+        self._users += 1
+        try:
+            self.recover()
             self._settle()
             yield
-
-    @contextmanager
-    def alone(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Hold while removing things: waits until no build runs."""
-        with locked(str(self.root / "locks" / "store"), check=check):
-            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self.lease.end()
+                self.snapshots.look_again()
 
     @contextmanager
     def once(self, key: str, check: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold while doing the work of ``key``, so that several processes do it once. Look again when you have it."""
-        name = hashlib.sha256(key.encode()).hexdigest()[:32]
-        with locked(str(self.root / "locks" / name), check=check):
+        with locked(str(self.lock_of(key)), remove=True, check=check):
             yield
+
+    def lock_of(self, key: str) -> Path:
+        """The lock file of ``once(key)``."""
+        return self.root / "locks" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
     def file_memory(self, context: str) -> FileMemory:
         """Remembered digests of the files of the context directory ``context``."""
-        return FileMemory(self.root / "files" / hashlib.sha256(os.fsencode(context)).hexdigest()[:32])
+        return FileMemory(
+            self.root / "files" / hashlib.sha256(os.fsencode(context)).hexdigest()[:32], lambda: self.aside("memory")
+        )
 
     def cache_mount(self, id: str) -> Path:
         """The directory of the cache mount ``id`` (any text; it never becomes a path). May not exist yet."""
-        return self.root / "mounts" / hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()
+        name = hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()
+        path = self.root / "mounts" / name
+        self.lease.hold(MOUNT, name)
+        try:
+            os.utime(path)  # when it was last of use
+        except FileNotFoundError:
+            self.results.put_digest(f"mount {name}", id.replace("\0", " "))
+        return path
+
+    def aside(self, what: str) -> Path:
+        """A new name for something temporary of this process."""
+        return self.temporary / f"{self.lease.begin()}-{what}-{os.urandom(6).hex()}"
 
     @contextmanager
     def scratch(self, what: str) -> Iterator[Path]:
         """A private temporary directory inside the store."""
-        path = self.temporary / f"{what}-{os.getpid()}-{os.urandom(6).hex()}"
-        path.mkdir(mode=0o700)
+        path = self.aside(what)
+        try:
+            path.mkdir(mode=0o700)
+        except OSError as error:
+            raise fault(error, path) from None
         try:
             yield path
         finally:
             remove_directory(path)
 
-    def sweep(self) -> int:
-        """Remove what dead processes left in ``tmp`` and what a crash of the machine spoiled. Needs ``alone``.
+    def recover(self) -> int:
+        """Clear up after processes that were killed; how many things went."""
+        dead = self.lease.dead()
+        if not dead:
+            return 0
+        from shiplap.store.recover import clear_up
 
-        Returns how many things went.
-        """
-        removed = 0
-        for path in self.temporary.iterdir():
-            if path.is_dir():
-                remove_directory(path)
-            else:
-                path.unlink(missing_ok=True)
-            removed += 1
-        for (spoiled,) in self.index.rows("SELECT id FROM snapshots WHERE boot NOT IN ('', ?)", self.index.boot):
-            self.snapshots.remove(spoiled)
-            removed += 1
-        known = {row[0] for row in self.index.rows("SELECT id FROM snapshots")}
-        for path in self.snapshots.directory.iterdir():
-            if path.name not in known:
-                remove_directory(path)
-                removed += 1
-        return removed
+        return clear_up(self, dead)
+
+    def sweep(self) -> int:
+        """Remove what dead processes left and what a crash of the machine spoiled; how many things went."""
+        from shiplap.store.recover import sweep
+
+        return self.recover() + sweep(self)
 
     def _settle(self) -> None:
         # Snapshots written a while ago are on disk by now, or nearly: make sure, beside the build, and then believe
@@ -133,10 +169,12 @@ class Store:
             return
 
         def settle() -> None:
-            try:
+            with suppress(StoreError, OSError):  # the store was closed meanwhile; the next build tries again
+                packed = self.index.rows("SELECT snapshot, compression FROM layer_blobs WHERE boot=?", boot)
                 os.sync()
-                self.index.write("UPDATE snapshots SET boot='' WHERE boot=? AND created<?", boot, limit)
-            except (StoreError, OSError):
-                return  # the store was closed meanwhile; the next build tries again
+                with self.index.transaction() as run:
+                    run("UPDATE snapshots SET boot='' WHERE boot=? AND created<?", boot, limit)
+                    for snapshot, compression in packed:
+                        run("UPDATE layer_blobs SET boot='' WHERE snapshot=? AND compression=?", snapshot, compression)
 
         threading.Thread(target=settle, name="shiplap-settle", daemon=True).start()

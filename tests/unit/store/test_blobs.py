@@ -12,19 +12,19 @@ import pytest
 from shiplap.errors import ImageError, StoreError
 from shiplap.oci.digest import digest_of
 from shiplap.store.blobs import Blobs
+from shiplap.store.store import Store
 
 DATA = b"some bytes"
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
-    (tmp_path / "blobs/sha256").mkdir(parents=True)
-    (tmp_path / "tmp").mkdir()
-    return Blobs(tmp_path / "blobs", tmp_path / "tmp")
+def blobs(tmp_path: Path) -> Iterator[Blobs]:
+    with Store(tmp_path / "s") as store:
+        yield store.blobs
 
 
 def left_aside(tmp_path: Path) -> list[str]:
-    return os.listdir(tmp_path / "tmp")
+    return os.listdir(tmp_path / "s" / "tmp")
 
 
 def test_write_read_and_list(blobs: Blobs, tmp_path: Path) -> None:
@@ -74,16 +74,53 @@ def test_a_stream_that_breaks_leaves_nothing(blobs: Blobs, tmp_path: Path) -> No
     assert left_aside(tmp_path) == []
 
 
-def test_a_damaged_blob_is_never_believed(blobs: Blobs) -> None:
+def test_a_damaged_blob_is_never_believed_and_goes_at_once(blobs: Blobs) -> None:
     digest = blobs.write(DATA)
     blobs.path(digest).write_bytes(b"same bytes")
     with pytest.raises(StoreError) as caught:
         blobs.read(digest)
     assert caught.value.code == "blob-corrupt"
+    assert not blobs.has(digest)
+    blobs.write(DATA)
+    blobs.path(digest).write_bytes(b"same bytes")
     with blobs.verified(digest) as reader:
         assert reader.read(4) == b"same"
         with pytest.raises(StoreError) as caught:
             reader.finish()
+    assert caught.value.code == "blob-corrupt"
+    assert not blobs.has(digest)
+
+
+@pytest.mark.parametrize("damage", [b"some bytez", b"some", b"", b"some bytes and more"])
+def test_writing_again_mends_what_was_damaged(blobs: Blobs, damage: bytes) -> None:
+    digest = blobs.write(DATA)
+    blobs.path(digest).write_bytes(damage)
+    assert blobs.write(DATA) == digest
+    assert blobs.read(digest) == DATA
+
+
+def test_a_directory_in_the_place_of_a_blob_is_none(blobs: Blobs) -> None:
+    digest = digest_of(DATA)
+    (blobs.path(digest) / "below").mkdir(parents=True)
+    assert not blobs.has(digest)
+    with pytest.raises(StoreError, match="damaged"):
+        blobs.read(digest)
+    assert blobs.write(DATA) == digest
+    assert blobs.read(digest) == DATA
+
+
+def test_a_blob_of_another_size_is_not_the_one_that_was_asked_for(blobs: Blobs) -> None:
+    digest = blobs.write(DATA)
+    assert (blobs.has(digest, len(DATA)), blobs.has(digest, len(DATA) + 1)) == (True, False)
+
+
+def test_an_error_in_what_a_blob_holds_is_the_blobs_own_if_it_is_damaged(blobs: Blobs) -> None:
+    digest = blobs.write(DATA)
+    with pytest.raises(ImageError, match="bad tar"), blobs.blamed(digest):
+        raise ImageError("bad tar")
+    blobs.path(digest).write_bytes(b"same bytes")
+    with pytest.raises(StoreError) as caught, blobs.blamed(digest):
+        raise ImageError("bad tar")
     assert caught.value.code == "blob-corrupt"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shiplap.errors import Interrupted, StoreError
-from shiplap.store.locks import locked
+from shiplap.store.locks import hold_lock, locked
 from shiplap.store.store import Store
 
 HOLD = """
@@ -68,6 +68,35 @@ def test_who_waits_can_give_up(tmp_path: Path) -> None:
     assert set(os.listdir("/proc/self/fd")) == before
 
 
+def test_who_waits_for_a_lock_whose_file_goes_does_not_get_it_twice(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    inside = most = 0
+    guard = threading.Lock()
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(20):
+            with locked(path, remove=True):
+                with guard:
+                    inside += 1
+                    most = max(most, inside)
+                with guard:
+                    inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lock_that_is_not_there_is_not_made_by_who_only_looks(tmp_path: Path) -> None:
+    assert hold_lock(str(tmp_path / "lock"), wait=False, create=False) is None
+    assert os.listdir(tmp_path) == []
+
+
 def test_once_is_once_for_a_key_and_free_for_others(tmp_path: Path) -> None:
     order = []
     with Store(tmp_path / "s") as store:
@@ -85,20 +114,10 @@ def test_once_is_once_for_a_key_and_free_for_others(tmp_path: Path) -> None:
     assert order == ["first", "second"]
 
 
-def test_pruning_waits_for_builds(tmp_path: Path) -> None:
-    def give_up() -> None:
-        raise Interrupted("it would have waited")
-
-    with Store(tmp_path / "s") as one, Store(tmp_path / "s") as two:
-        with one.in_use(), two.in_use(), pytest.raises(Interrupted), two.alone(give_up):
-            pytest.fail("pruned while a build ran")
-        with two.alone(give_up), pytest.raises(Interrupted), one.in_use(give_up):
-            pytest.fail("built while it was pruned")
-
-
 def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     with Store(tmp_path / "s") as store:
         store.index.rows("PRAGMA user_version=99")
+        store.index.rows(f"PRAGMA application_id={0x73680000 | 99}")
     with pytest.raises(StoreError) as caught:
         Store(tmp_path / "s")
     assert caught.value.code == "store-version"
