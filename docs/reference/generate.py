@@ -54,8 +54,8 @@ def command_line() -> str:
         "Written by `python docs/reference/generate.py` from the parsers; do not edit.",
         "",
         "`shiplap [--root DIR] COMMAND ...`; each command takes `--root DIR` too, and `--help`. Exit status: 0 done, 1 failed,",
-        "2 the command line makes no sense, 70 a fault of shiplap, 130 interrupted; `shiplap run` ends with the status of what",
-        "it ran.",
+        "2 the command line makes no sense, 70 a fault of shiplap, 130, 143 and 129 ended by SIGINT, SIGTERM and SIGHUP, 141",
+        "the reader of the output has gone; `shiplap run` ends with the status of what it ran.",
     ]
     for name in COMMANDS:
         if name == "buildx":

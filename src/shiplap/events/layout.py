@@ -54,7 +54,7 @@ def draw(board: Board, now: float, width: int, height: int) -> list[Line]:
         [*busy, *[name for name in reversed(stages) if name not in busy]][: max(most, len(busy))], key=stages.index
     )
     loose = [step for step in steps if step.stage not in shown]
-    top = _block(loose, now, width, max(rows // 3, 1))
+    top = _block(loose, now, width, min(max(rows // 3, 1), rows))
     return lines + top + _columns(shown, steps, now, width, rows - len(top), most)
 
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import re
 
-_SEQUENCE = re.compile(
+_SEQUENCE = (
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
     r"|\x9b[0-?]*[ -/]*[@-~]"
     r"|\x1b[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS, SOS, PM, APC: titles, clipboard, graphics
     r"|\x1b[ -/]*[0-~]"
 )
 # C0 but tab and line feed, DEL, C1; then what reorders or hides text (Unicode 15, bidirectional controls; CVE-2021-42574).
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
-)
+_CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 
 
 def printable(text: str) -> str:
     """``text`` without escape sequences, control characters and what reorders text; tabs and line feeds stay."""
     if text.isascii() and text.isprintable():
         return text
-    return _CONTROL.sub("", _SEQUENCE.sub("", text))
+    # Compiled (and kept, by re) when first needed: start-up has no use for it.
+    return re.sub(_CONTROL, "", re.sub(_SEQUENCE, "", text))
 
 
 def last_words(line: bytes) -> str:
