@@ -83,7 +83,7 @@ def test_one_signal_ends_a_build_in_good_order(each: Shiplap, number: signal.Sig
     process.send_signal(number)
     said = ended(process, 2.0)
     assert process.returncode == STATUS[number]
-    assert said.splitlines()[-1].startswith("ERROR: interrupted")
+    assert said.splitlines()[-1] == f"ERROR: canceled by {number.name} [interrupted]"
     nothing_is_left(each, seconds)
     assert each.run("logs", "--list").stdout.split("\n")[1].split()[4] == "canceled"
     # The store is whole: the same store builds at once.
@@ -95,7 +95,7 @@ def test_a_second_signal_ends_it_in_a_moment(each: Shiplap) -> None:
     process = begin(each, "build", context(each, seconds), seconds=seconds)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    assert ended(process, 0.5).splitlines()[-1] == "ERROR: interrupted"
+    assert ended(process, 0.5).splitlines()[-1] == "ERROR: canceled by SIGINT [interrupted]"
     assert process.returncode == 130
     nothing_is_left(each, seconds)
 
@@ -125,7 +125,7 @@ def test_run_ends_with_its_container(shiplap: Shiplap) -> None:
     process = shiplap.start("run", "busybox", "sleep", seconds, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     wait_for(lambda: len(processes(seconds)) >= 2, "the container")
     process.send_signal(signal.SIGTERM)
-    assert ended(process, 2.0) == "ERROR: interrupted (terminated)\n"
+    assert ended(process, 2.0) == "ERROR: canceled by SIGTERM [interrupted]\n"
     assert process.returncode == 143
     nothing_is_left(shiplap, seconds)
 
@@ -170,7 +170,7 @@ def test_a_silent_registry_cannot_hold_us(command: str, number: signal.Signals, 
     process.send_signal(number)
     said = ended(process, 2.0)
     assert process.returncode == STATUS[number]
-    assert said.splitlines()[-1].startswith("ERROR: interrupted")
+    assert said.splitlines()[-1] == f"ERROR: canceled by {number.name} [interrupted]"
     assert os.listdir(shiplap.root / "tmp") == []
 
 

@@ -283,7 +283,7 @@ def test_the_terminal_is_left_in_order(keys: bytes, number: int, terminal: Open,
     assert time.monotonic() - began < 2
     if number == signal.SIGINT:
         assert status == 130
-        assert seen.shown()[-1] == "ERROR: interrupted"
+        assert seen.shown()[-1] == "ERROR: canceled by SIGINT [interrupted]"
         assert any(" => CANCELED [web 1/1] RUN" in line for line in seen.shown())
     else:
         assert status == -signal.SIGQUIT

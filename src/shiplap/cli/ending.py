@@ -19,7 +19,7 @@ GRACE = 1.8
 """Seconds for an orderly end. What then still lies about is swept by prune; the store is whole at any moment."""
 HURRY = 0.25
 """Seconds that are left after a second signal. A third one ends the process there and then."""
-_NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+_HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Ending:
@@ -68,8 +68,7 @@ class _Ending:
         return 128 + (self.number or signal.SIGINT)
 
     def message(self) -> str:
-        name = _NAMES.get(signal.Signals(self.number or signal.SIGINT), "")
-        return f"ERROR: {'interrupted' if name in ('', 'interrupted') else f'interrupted ({name})'}"
+        return f"ERROR: canceled by {signal.Signals(self.number or signal.SIGINT).name} [interrupted]"
 
 
 _ending = _Ending()
@@ -83,7 +82,7 @@ def heeding() -> Iterator[None]:
         return
     _ending.__init__()  # type: ignore[misc]
     before = {}
-    for number in _NAMES:
+    for number in _HEEDED:
         handler = signal.getsignal(number)
         if handler is not signal.SIG_IGN:
             before[number] = handler

@@ -64,7 +64,7 @@ class Driver:
         """Get every target's result. The first error stops the build, once what is running has stopped, and is raised."""
         fault: BaseException | None = None
         pending = 0
-        with _Pool(self._work, self._parallel) as pool:
+        with _Pool(self._work, self._parallel, self._bench.cancel.set) as pool:
             todo = deque(self._solver.start() if self._targets else [])
             while todo or pending:
                 while todo:
@@ -251,9 +251,10 @@ class Driver:
 class _Pool:
     """Threads that are started when there is work for them, and joined at the end (concurrent.futures costs 10 ms)."""
 
-    def __init__(self, work: Callable[[Instruction], None], most: int) -> None:
+    def __init__(self, work: Callable[[Instruction], None], most: int, broken_off: Callable[[], None]) -> None:
         self._work = work
         self._most = most
+        self._broken_off = broken_off
         self._threads: list[threading.Thread] = []
         self._queue: queue.SimpleQueue[Instruction | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
@@ -261,7 +262,9 @@ class _Pool:
     def __enter__(self) -> _Pool:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._broken_off()  # a KeyboardInterrupt between two instructions: nobody waits for a step to end by itself
         for _thread in self._threads:
             self._queue.put(None)
         for thread in self._threads:

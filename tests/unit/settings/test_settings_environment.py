@@ -90,6 +90,41 @@ def test_values_that_make_no_sense(name: str, value: str, code: str) -> None:
     assert caught.value.code == code and name in str(caught.value) and caught.value.hint
 
 
+def test_terminal_agent_and_logs() -> None:
+    set_ = load(
+        {
+            "HOME": "/h",
+            "TERM": "xterm",
+            "SSH_AUTH_SOCK": "/agent",
+            "SHIPLAP_TRACEBACK": "1",
+            "SHIPLAP_LOG_BUILDS": "7",
+            "SHIPLAP_LOG_SIZE": "3MiB",
+            "BUILDKIT_STEP_LOG_MAX_SIZE": "-1",
+        }
+    )
+    assert (set_.terminal, set_.ssh_agent, set_.traceback) == ("xterm", "/agent", True)
+    assert (set_.log_builds, set_.log_size, set_.output_clip) == (7, 3 << 20, -1)
+    assert set_.logs == "/h/.local/share/shiplap/logs"
+    unset = load({"HOME": "/h", "BUILDKIT_STEP_LOG_MAX_SIZE": "much"})
+    assert (unset.terminal, unset.ssh_agent, unset.traceback) == ("", "", False)
+    assert (unset.log_builds, unset.log_size, unset.output_clip) == (100, 256 << 20, 2 << 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SHIPLAP_LOG_BUILDS", "-1"),
+        ("SHIPLAP_LOG_BUILDS", "many"),
+        ("SHIPLAP_LOG_SIZE", "1t"),
+        ("SHIPLAP_LOG_SIZE", "m"),
+    ],
+)
+def test_bounds_of_logs_that_make_no_sense(name: str, value: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load({"HOME": "/h", name: value})
+    assert caught.value.code == "invalid-number"
+
+
 def test_build_proxies_come_from_dockers_file(tmp_path: Path) -> None:
     section = {"httpProxy": "http://p:1", "noProxy": "a", "ftpProxy": "", "other": "x", "allProxy": 7}
     (tmp_path / "config.json").write_text(json.dumps({"proxies": {"default": section, "tcp://h": {"httpProxy": "q"}}}))

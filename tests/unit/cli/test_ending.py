@@ -1,0 +1,83 @@
+"""What signals do to a command that does not end by itself."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from shiplap.cli import ending
+
+STUCK = """
+import sys, time
+from shiplap.cli import ending
+def restore(): print("restored", flush=True)
+with ending.heeding(), ending.cancelling() as cancel, ending.telling(lambda: print("told", flush=True), restore):
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.01)
+"""
+
+
+def stuck(*signals: signal.Signals) -> tuple[int, float, str, str]:
+    """Exit status, seconds, and what was written, of a command that is stuck and gets ``signals``."""
+    process = subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    began = time.monotonic()
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.03)
+    out, told = process.communicate(timeout=10)
+    return process.returncode, time.monotonic() - began, out, told
+
+
+@pytest.mark.parametrize(
+    ("signals", "least", "most"),
+    [
+        ((signal.SIGTERM,), 1.7, 2.0),
+        ((signal.SIGTERM, signal.SIGINT), 0.2, 0.5),
+        ((signal.SIGTERM, signal.SIGINT, signal.SIGINT), 0.0, 0.25),
+    ],
+    ids=["one", "two", "three"],
+)
+def test_patience_ends(signals: tuple[signal.Signals, ...], least: float, most: float) -> None:
+    status, seconds, out, told = stuck(*signals)
+    assert (status, out, told) == (143, "told\nrestored\n", "ERROR: canceled by SIGTERM [interrupted]\n")
+    assert least <= seconds < most
+
+
+def test_handlers_are_put_back() -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = [signal.getsignal(number) for number in numbers]
+    with ending.heeding():
+        assert [signal.getsignal(number) for number in numbers] != before
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_other_threads_install_nothing() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def command() -> None:
+        with ending.heeding(), ending.pausing(print, print):
+            seen.append(signal.getsignal(signal.SIGTERM) is before)
+
+    thread = threading.Thread(target=command)
+    thread.start()
+    thread.join()
+    assert seen == [True]
+
+
+def test_the_first_signal_raises_where_nothing_can_be_cancelled() -> None:
+    code = (
+        "import signal\nfrom shiplap.cli import ending\n"
+        "with ending.heeding():\n"
+        "    try:\n        signal.raise_signal(signal.SIGHUP)\n"
+        "    except KeyboardInterrupt:\n        print(ending.interrupted(), ending.was_told())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("129 True\n", "ERROR: canceled by SIGHUP [interrupted]\n")
