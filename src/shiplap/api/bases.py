@@ -99,6 +99,15 @@ class BaseImages:
             step=step,
         )
 
+    def names(self) -> dict[str, Digest]:
+        """The digests that the store knows the names under, of all images that were resolved by a name."""
+        found = {}
+        for name, _ in list(self._resolved):
+            image = self._store.images.get(name)
+            if image is not None:
+                found[name] = image.digest
+        return found
+
     # -- inside
 
     def _remembered(self, reference: Reference, platform: Platform) -> ResolvedImage | ShiplapError:

@@ -10,10 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from shiplap.api.bases import BaseImages
 from shiplap.api.context import Context, open_build_context
 from shiplap.api.deliver import Delivered, deliver
 from shiplap.api.mending import Halt, Repairs, explaining
+from shiplap.api.repeat import Question, Witnessed
 from shiplap.api.request import Output, Request, Result, Secret, StageResult
 from shiplap.dockerfile.lower import base_images, lower
 from shiplap.dockerfile.options import LowerOptions, NamedContext, Plan
@@ -40,12 +43,14 @@ def build(
     events: Sink | None = None,
     cancel: threading.Event | None = None,
     environ: Mapping[str, str] | None = None,
+    question: Question | None = None,
     **fields: Any,
 ) -> Result:
     """Build an image and return what came of it.
 
     ``context`` is a directory, or a whole :class:`Request`; ``fields`` are further fields of Request. ``events`` takes
-    every fact as it happens, from several threads. Set ``cancel`` to stop. Raises ShiplapError.
+    every fact as it happens, from several threads. Set ``cancel`` to stop. ``question``: what was asked, if the same
+    question shall be answered from a record next time (see ``api.repeat``). Raises ShiplapError.
 
     >>> shiplap.build(".", target="app", tags=["app:1"], build_args={"V": "2"}, output="type=oci,dest=app.tar").digest
     """
@@ -57,23 +62,32 @@ def build(
         )
     environ = os.environ if environ is None else environ
     settings = load(environ, root=str(context.root) if context.root is not None else None)
-    return _Build(context, settings, environ, events or (lambda fact: None), cancel or threading.Event()).run()
+    sink = events or (lambda fact: None)
+    return _Build(context, settings, environ, sink, cancel or threading.Event(), question).run()
 
 
 class _Build:
     def __init__(
-        self, request: Request, settings: Settings, environ: Mapping[str, str], sink: Sink, cancel: threading.Event
+        self,
+        request: Request,
+        settings: Settings,
+        environ: Mapping[str, str],
+        sink: Sink,
+        cancel: threading.Event,
+        question: Question | None,
     ) -> None:
         self._request = request
         self._settings = settings
         self._environ = environ
-        self._sink = sink
         self._cancel = cancel
         self._halt = Halt(cancel)
         self._warnings: list[str] = []
         self._timings: dict[str, float] = {}
         self._driver: Driver | None = None
+        self._ignore: tuple[str, ...] = ()
         self._log: Record | None = None
+        self._witnessed = Witnessed(question, sink) if question is not None else None
+        self._sink = sink if self._witnessed is None else self._witnessed.heard
 
     def run(self) -> Result:
         began = time.time()
@@ -110,6 +124,8 @@ class _Build:
                 self._sink(Warned(f"{error.message}; it is made anew"))
                 self._halt = Halt(self._cancel)
                 self._warnings = []
+                if self._witnessed is not None:
+                    self._witnessed.spoil()
 
     def _run(self, held: ExitStack, began: float) -> Result:
         request = self._request
@@ -124,6 +140,7 @@ class _Build:
         bench = self._bench(store, images)
         context = held.enter_context(open_build_context(request, self._settings, bench))
         images.layouts = context.layouts
+        self._ignore = context.ignore
         dockerfile = parse(context.dockerfile, context.dockerfile_name)
         options = self._options(context)
         images.prefetch(base_images(dockerfile, options))
@@ -137,7 +154,35 @@ class _Build:
             request, plan, snapshot, store, self._settings, self._sink, plan.epoch, self._check, self._halt
         )
         self._timings["export"] = time.time() - solved
-        return self._result(plan, delivered, began)
+        result = self._result(plan, delivered, began)
+        if self._witnessed is not None:
+            self._remember(self._witnessed, plan, delivered, result, bench, images)
+        return result
+
+    def _remember(
+        self,
+        witnessed: Witnessed,
+        plan: Plan,
+        delivered: Delivered,
+        result: Result,
+        bench: Workbench,
+        images: BaseImages,
+    ) -> None:
+        """Keep what it takes to answer the same question again, if nothing came from elsewhere."""
+        assert self._driver is not None
+        if bench.fetched or any(line.startswith("!") for line in self._ignore):
+            return  # asked anew each time; or a look into ignored directories, which nobody witnessed
+        nodes = [*self._driver.ran, *self._driver.reused]
+        told = msgspec.to_builtins(result)
+        told["steps_reused"] = [*told["steps_run"], *told.pop("steps_reused")]
+        told["steps_run"] = []
+        witnessed.keep(
+            told,
+            [node.digest for node in nodes],
+            {**images.names(), **delivered.stored},
+            self._driver.used,
+            [(dest, [_text(piece) for piece in pieces]) for dest, pieces in delivered.archives],
+        )
 
     def _record(self, began: float) -> None:
         """From now on, facts go by way of the build's record."""
@@ -215,7 +260,8 @@ class _Build:
 
     def _solve(self, plan: Plan, bench: Workbench, context: Context, options: LowerOptions) -> str:
         request = self._request
-        contexts = {"context": LocalContext(context.path)} if context.path is not None else {}
+        witness = self._witnessed.saw if self._witnessed is not None else None
+        contexts = {"context": LocalContext(context.path, witness)} if context.path is not None else {}
         contexts.update({name: LocalContext(path) for name, path in context.directories.items()})
         bench.contexts = contexts
         bench.proxies = tuple(f"{k}={v}" for k, v in self._proxies(options).items())
@@ -258,6 +304,10 @@ class _Build:
             timings=dict(self._timings),
             outputs=delivered.written,
         )
+
+
+def _text(piece: bytes | tuple[str, int]) -> str | tuple[str, int]:
+    return piece.decode("latin-1") if isinstance(piece, bytes) else piece
 
 
 def _without_secrets(context: str) -> str:

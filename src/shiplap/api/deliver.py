@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +15,8 @@ from shiplap.api.request import Output, Request
 from shiplap.dockerfile.options import Plan
 from shiplap.errors import ExportError, UsageError
 from shiplap.events.facts import Sink
-from shiplap.export.archive import layout_files, replacing, write_archive, write_layout
+from shiplap.export.archive import archive_pieces, layout_files, write_archive, write_layout
+from shiplap.export.aside import replacing
 from shiplap.export.image import Assembled, Packing, assemble
 from shiplap.export.moments import format_time
 from shiplap.oci.reference import parse_reference
@@ -38,6 +39,10 @@ class Delivered(msgspec.Struct, frozen=True):
     media_type: str = ""
     names: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
+    stored: Mapping[str, str] = {}
+    """Digests by the names that the store knows the result under now."""
+    archives: tuple[tuple[str, tuple[bytes | tuple[str, int], ...]], ...] = ()
+    """Path and pieces of each archive written: bytes, or digest and size of a blob."""
 
 
 def deliver(
@@ -106,8 +111,10 @@ class _Delivery:
         ):
             descriptor = assembled.manifest
             # Without a name it is known by its digest, until the next prune.
-            for name in names or (descriptor.digest,):
+            stored = dict.fromkeys(names or (descriptor.digest,), descriptor.digest)
+            for name in stored:
                 self._store.images.put(name, descriptor.digest, descriptor.media_type, descriptor.size)
+        self._done = msgspec.structs.replace(self._done, stored={**self._done.stored, **stored})
 
     def _push(self, output: Output) -> None:
         from shiplap.api.transfer import push_names
@@ -131,6 +138,8 @@ class _Delivery:
                 write_layout(self._store, files, Path(output.dest))
             else:
                 self._to_file(output.dest, lambda out: write_archive(self._store, files, out))
+                archive = (os.path.abspath(output.dest), tuple(archive_pieces(self._store, files)))
+                self._done = msgspec.structs.replace(self._done, archives=(*self._done.archives, archive))
         self._wrote(output.dest)
 
     def _rootfs(self, output: Output) -> None:

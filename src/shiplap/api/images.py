@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 from shiplap.errors import ImageError, ShiplapError, UsageError
-from shiplap.export.archive import archive_members, layout_files, replacing
+from shiplap.export.archive import archive_members, layout_files
+from shiplap.export.aside import replacing
 from shiplap.export.image import Assembled, platform_fields
 from shiplap.export.moments import format_time
 from shiplap.graph.node import walk
@@ -145,7 +146,6 @@ def save(texts: Sequence[str], output: str, settings: Settings, kind: str = "doc
         with nullcontext(sys.stdout.buffer) if output == "-" else replacing(Path(output)) as out:
             for piece in archive_members(store, files):
                 out.write(piece)
-            out.write(tar.END)
             out.flush()
 
 

@@ -6,15 +6,19 @@ import argparse
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from shiplap.api.repeat import answer
+from shiplap.cli.again import question
 from shiplap.cli.ending import cancelling
 from shiplap.cli.parsing import Parser, pairs, settings_of, standard_input, write_error
 from shiplap.cli.sizes import parse_size
 from shiplap.cli.view import progress_mode, view
 from shiplap.errors import ExportError, UsageError
-from shiplap.events.facts import Sink
 from shiplap.settings import Settings
+
+if TYPE_CHECKING:
+    from shiplap.events.facts import Sink
 
 _EPILOG = """examples:
   shiplap build -t app .                                build ./Dockerfile into the store
@@ -99,8 +103,13 @@ def run(name: str, argv: list[str]) -> int:
     """Build."""
     options = parser("buildx build" if name == "buildx" else "build").parse_args(argv)
     settings = settings_of(options)
-    request = _request(options, settings)
     mode = "quiet" if options.quiet else progress_mode(options.progress, settings)
+    asked = question(options, settings, mode)
+    known = answer(asked) if asked is not None else None
+    if known is not None:
+        write_error(known.shown[mode])
+        return _ended(options, mode, known.result)
+    request = _request(options, settings)
     from shiplap.api.isolation import enter_user_namespace
 
     if os.geteuid() != 0:
@@ -109,7 +118,11 @@ def run(name: str, argv: list[str]) -> int:
 
     with view(mode, settings) as sink, cancelling() as cancel:
         _warn_ignored(options, sink)
-        result = build(request, events=sink, cancel=cancel)
+        result = build(request, events=sink, cancel=cancel, question=asked)
+    return _ended(options, mode, result)
+
+
+def _ended(options: argparse.Namespace, mode: str, result: Any) -> int:
     _write_files(options, result)
     if mode == "quiet" and result.digest:
         print(result.digest)

@@ -6,11 +6,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from shiplap.cli import ending
 from shiplap.cli.parsing import write_error
-from shiplap.events.facts import Fact, Sink, Warned
 from shiplap.settings import Settings
+
+if TYPE_CHECKING:
+    from shiplap.events.facts import Fact, Sink
 
 _SMALL = (80, 24)
 
@@ -43,6 +46,8 @@ def view(mode: str, settings: Settings, title: str = "Building") -> Iterator[Sin
 
 
 def _warnings_alone(fact: Fact) -> None:
+    from shiplap.events.facts import Warned
+
     if isinstance(fact, Warned) and not fact.rule:
         from shiplap.events.plain import warning_text
 

@@ -5,7 +5,6 @@ A docker archive is an OCI layout with Docker's ``manifest.json`` beside ``index
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +12,7 @@ from typing import BinaryIO
 import msgspec
 
 from shiplap.errors import ExportError
+from shiplap.export.aside import replacing
 from shiplap.layers import header as tar
 from shiplap.layers.header import Header, encode_header, padding
 from shiplap.oci.digest import Digest, split_digest
@@ -80,7 +80,19 @@ def _docker_manifest(store: Store, root: Descriptor, names: Sequence[str]) -> by
 
 
 def archive_members(store: Store, files: Iterable[tuple[str, bytes | Digest]]) -> Iterator[bytes]:
-    """The pieces of the tar of a layout, in the order and with the modes that BuildKit writes."""
+    """The bytes of the tar of a layout; each blob's digest is checked on the way."""
+    for piece in archive_pieces(store, files):
+        if isinstance(piece, bytes):
+            yield piece
+            continue
+        with store.blobs.verified(piece[0]) as blob:
+            while chunk := blob.read(1 << 20):
+                yield chunk
+            blob.finish()
+
+
+def archive_pieces(store: Store, files: Iterable[tuple[str, bytes | Digest]]) -> Iterator[bytes | tuple[Digest, int]]:
+    """The tar of a layout, in the order and with the modes that BuildKit writes: bytes, or digest and size of a blob."""
     directories = {"blobs": False}
     for path, content in files:
         parts = path.split("/")[:-1]
@@ -95,18 +107,15 @@ def archive_members(store: Store, files: Iterable[tuple[str, bytes | Digest]]) -
             continue
         size = store.blobs.size(content)
         yield encode_header(Header(path, mode=0o444, size=size))
-        with store.blobs.verified(content) as blob:
-            while chunk := blob.read(1 << 20):
-                yield chunk
-            blob.finish()
+        yield content, size
         yield padding(size)
+    yield tar.END
 
 
 def write_archive(store: Store, files: Iterable[tuple[str, bytes | Digest]], out: BinaryIO) -> None:
     """Write the layout as a tar to ``out``."""
     for piece in archive_members(store, files):
         out.write(piece)
-    out.write(tar.END)
 
 
 def write_layout(store: Store, files: Iterable[tuple[str, bytes | Digest]], directory: Path) -> None:
@@ -125,28 +134,3 @@ def write_layout(store: Store, files: Iterable[tuple[str, bytes | Digest]], dire
     for path, data in sorted(late, key=lambda item: item[0] == "index.json"):
         with replacing(directory / path) as out:
             out.write(data)
-
-
-class replacing:
-    """Writes a file aside and renames it over ``path`` if all went well."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._aside = path.with_name(f".{path.name}.{os.getpid()}")
-
-    def __enter__(self) -> BinaryIO:
-        try:
-            self._file = self._aside.open("wb")
-        except OSError as error:
-            raise ExportError(f"cannot write {self._path}: {error.strerror}", code="cannot-write") from None
-        return self._file
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if kind is None:
-            self._aside.rename(self._path)
-        else:
-            self._aside.unlink(missing_ok=True)

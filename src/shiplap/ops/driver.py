@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from shiplap.errors import Interrupted, ShiplapError
 from shiplap.events.facts import StepFinished, StepStarted
@@ -24,7 +24,7 @@ from shiplap.graph.operations import (
 )
 from shiplap.ops.local import open_context
 from shiplap.ops.workbench import Workbench
-from shiplap.solver.keys import Key, content_inputs
+from shiplap.solver.keys import Key, chosen_inputs, content_inputs
 from shiplap.solver.machine import Digest, Execute, Hit, Instruction, Look, Solver
 from shiplap.store.results import FileMemory, Result
 from shiplap.store.snapshots import EMPTY
@@ -47,8 +47,13 @@ class Driver:
         self._answers: queue.Queue[Callable[[], list[Instruction]] | BaseException] = queue.Queue()
         self._memories: dict[str, FileMemory] = {}
         self._hits: dict[str, str] = {}
-        """Keys that were found, and the snapshots they led to: what prune shall count as used now."""
+        """Keys that were found or made, and the snapshots they led to: what prune shall count as used now."""
         self._memory_lock = threading.Lock()
+
+    @property
+    def used(self) -> Mapping[str, str]:
+        """The keys under which results were found or kept, and their snapshots."""
+        return self._hits
 
     @property
     def ran(self) -> list[Node]:
@@ -185,6 +190,7 @@ class Driver:
         canonical = self._solver.canonical_for(node, snapshot)
         for key in keys:
             self._bench.store.results.put(key.digest, Result(snapshot, canonical), key.parts, node.about.name)
+            self._hits[key.digest] = snapshot
 
     def _make(self, node: Node) -> str:
         operation = node.operation
@@ -291,7 +297,7 @@ def needed_as_files(targets: Iterable[Node]) -> set[str]:
     needed: set[str] = set()
     for node in reversed(list(walk(targets))):
         for number, child in enumerate(node.inputs):
-            reads = isinstance(node.operation, Run) or number in content_inputs(node.operation)
+            reads = isinstance(node.operation, Run) or number in chosen_inputs(node.operation)
             if reads or node.digest in needed:
                 needed.add(child.digest)
     return needed

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import BinaryIO
 
 from shiplap.errors import ImageError
 from shiplap.graph.operations import NO_INPUT, Copy, FileChange, MakeDirectory
 from shiplap.layers.compression import Decompressed
-from shiplap.layers.pack import pack_layer
+from shiplap.layers.difference import Change, changes
+from shiplap.layers.pack import layer_members, write_tar
 from shiplap.layers.reader import TarReader
 from shiplap.layers.unpack import UnpackRule, unpack
 from shiplap.oci import media_types
@@ -66,12 +67,21 @@ def _pack(planned: PlannedTree, base: Tree | None, draft: Draft, bench: Workbenc
     table = planned.table()
     store = bench.store
     with store.blobs.writer() as writer, Tree((table,)) as layer:
-        packed = pack_layer(layer, base, writer.file)
+        written: set[str] = set()
+        packed = write_tar(layer_members(_noting(changes(layer, base), written)), writer.file)
         writer.commit(packed.digest)
+    # What is as it was beneath is not in the layer, so it must not be in its table either.
+    planned.keep_only(written)
     snapshot = draft.commit(about=about, contents=table.root)
     blob = LayerBlob(packed.digest, packed.size, media_types.OCI_LAYER_GZIP)
     store.snapshots.record_blob(snapshot.id, "gzip", packed.diff_id, blob)
     return snapshot.id
+
+
+def _noting(found: Iterable[Change], paths: set[str]) -> Iterator[Change]:
+    for change in found:
+        paths.add(change.path)
+        yield change
 
 
 def _make_directory(action: MakeDirectory, target: ChangeTree, accounts: Accounts, bench: Workbench) -> None:

@@ -21,7 +21,7 @@ def open_context(operation: LocalSource, bench: Workbench) -> Tree:
             hint=f"give one with --build-context {operation.name}=PATH",
         )
     hide = hide_ignored(context.path, operation.ignore) if operation.ignore else None
-    return Tree((str(context.path),), live=True, hide=hide)
+    return Tree((str(context.path),), live=True, hide=hide, witness=context.witness)
 
 
 def hide_ignored(root: Path, lines: tuple[str, ...]) -> Hide:

@@ -17,6 +17,7 @@ from shiplap.graph.node import Node
 from shiplap.graph.operations import ImageSource
 from shiplap.settings.network import Network
 from shiplap.store.store import Store
+from shiplap.trees.tree import Witness
 
 if TYPE_CHECKING:
     from shiplap.sandbox.spec import Runtime
@@ -33,6 +34,7 @@ class LocalContext(msgspec.Struct, frozen=True):
     """A directory of this machine that steps may copy from."""
 
     path: Path
+    witness: Witness | None = None
 
 
 class Workbench(msgspec.Struct):

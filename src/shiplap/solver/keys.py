@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -43,8 +43,8 @@ def make_key(parts: Mapping[str, str]) -> Key:
     return Key("sha256:" + hasher.hexdigest(), dict(parts))
 
 
-def content_inputs(operation: Operation) -> frozenset[int]:
-    """The inputs of which an operation uses chosen files, so that their content may stand for them in a key."""
+def chosen_inputs(operation: Operation) -> frozenset[int]:
+    """The inputs of which an operation reads chosen files."""
     if isinstance(operation, FileChange):
         return frozenset(action.input for action in operation.actions if isinstance(action, Copy)) - {NO_INPUT}
     if isinstance(operation, Run):
@@ -52,23 +52,34 @@ def content_inputs(operation: Operation) -> frozenset[int]:
     return frozenset()
 
 
+def content_inputs(operation: Operation) -> frozenset[int]:
+    """The inputs of which an operation uses nothing but chosen files, so that their content may stand for them in a key.
+
+    Not the one it goes on from: what is copied out of its own base (``FROM a``, ``COPY --from=a``) says nothing of the rest.
+    """
+    whole = (
+        operation.base if isinstance(operation, FileChange) else operation.rootfs if isinstance(operation, Run) else 0
+    )
+    return chosen_inputs(operation) - {whole}
+
+
 def source_key(operation: ImageSource) -> Key:
     """The key of an image: its manifest says everything."""
     return make_key({"image": operation.digest})
 
 
-def operation_part(operation: Operation, *, by_content: bool) -> str:
-    """What stands for the operation itself in a key.
+def operation_part(operation: Operation, contents: Collection[int]) -> str:
+    """What stands for the operation itself in a key, of whose inputs ``contents`` are in the key by content.
 
-    Where all it reads is in the key by content, the source paths of COPY drop out: a renamed directory with equal
-    contents is the same work. (Names that reach the result are part of the content digest.)
+    Where a COPY's input is, its source paths drop out: a renamed directory with equal contents is the same work. (Names
+    that reach the result are part of the content digest.)
     """
-    if by_content and isinstance(operation, FileChange):
+    if contents and isinstance(operation, FileChange):
         operation = msgspec.structs.replace(
             operation,
             actions=tuple(
                 msgspec.structs.replace(action, sources=("",) * len(action.sources), exclude=())
-                if isinstance(action, Copy) and action.input != NO_INPUT and action.unpack is False
+                if isinstance(action, Copy) and action.input in contents and action.unpack is False
                 else action
                 for action in operation.actions
             ),
@@ -82,8 +93,7 @@ def operation_part(operation: Operation, *, by_content: bool) -> str:
 
 def node_key(node: Node, inputs: Mapping[int, str], contents: Mapping[int, str]) -> Key:
     """The key of ``node``: input keys by number, or content digests in their place."""
-    by_content = content_inputs(node.operation) <= contents.keys()
-    parts = {"operation": operation_part(node.operation, by_content=by_content)}
+    parts = {"operation": operation_part(node.operation, contents.keys())}
     for number in range(len(node.inputs)):
         if number in contents:
             parts[f"content:{number}"] = contents[number]

@@ -5,7 +5,6 @@ A name is a small file of its own, not a row of the index: it is what a person g
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from shiplap.oci.reference import Reference, parse_reference
 from shiplap.store.blobs import Blobs, fault
 from shiplap.store.index import now, seal
 from shiplap.store.leases import BLOB
+from shiplap.store.names import name_file
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -89,7 +89,7 @@ class Images:
 
     def path(self, name: str) -> Path:
         """The file of the name."""
-        return self.directory / hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        return self.directory / name_file(name)
 
     def get(self, name: str) -> Image | None:
         image = self.read(self.path(name))

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,21 @@ class Index:
         """Run one writing statement as a transaction; the number of rows it changed."""
         with self.transaction() as run:
             return int(run(statement, *values))
+
+    def use(self, hits: Mapping[str, str]) -> bool:
+        """Note that these keys, and the snapshots they lead to, are of use now: ``prune`` goes by it.
+
+        False if one of them leads elsewhere by now, or to what is not believed after a crash.
+        """
+        moment = now()
+        there = True
+        with self.transaction() as run:
+            for key, snapshot in hits.items():
+                there &= run("UPDATE results SET used=? WHERE key=? AND snapshot=?", moment, key, snapshot) > 0
+                if snapshot:  # an empty one names none
+                    believed = "UPDATE snapshots SET used=? WHERE id=? AND boot IN ('', ?)"
+                    there &= run(believed, moment, snapshot, self.boot) > 0
+        return there
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:

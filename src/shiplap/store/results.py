@@ -46,13 +46,8 @@ class Results:
 
     def touch(self, hits: Mapping[str, str]) -> None:
         """Note that these keys, and the snapshots they led to, were of use now. ``prune`` goes by it."""
-        if not hits:
-            return
-        moment = now()
-        with self._index.transaction() as run:
-            for key, snapshot in hits.items():
-                run("UPDATE results SET used=? WHERE key=?", moment, key)
-                run("UPDATE snapshots SET used=? WHERE id=?", moment, snapshot)
+        if hits:
+            self._index.use(hits)
 
     def digest(self, key: str) -> str | None:
         """A remembered content digest of part of an immutable snapshot."""

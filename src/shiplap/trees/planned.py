@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
 
 import msgspec
 
@@ -62,6 +63,19 @@ class PlannedTree(ChangeTree):
             content.entry = msgspec.structs.replace(content.entry, mtime=mtime // _SECOND * _SECOND)
         self.times = {}
         return Table(self.contents, self._open_file, self._no_directory)
+
+    def keep_only(self, paths: Collection[str]) -> None:
+        """Take out of the table what is not in ``paths``, but for directories on the way to what is."""
+
+        def prune(content: Content, prefix: str) -> None:
+            children = content.children or {}
+            for name, child in list(children.items()):
+                path = prefix + name
+                prune(child, path + "/")
+                if path not in paths and not child.children:
+                    del children[name]
+
+        prune(self.contents, "")
 
     def entry(self, name: str, mode: int, uid: int, gid: int, mtime: int, size: int = 0, rdev: int = 0) -> Entry:
         """A new entry, with an inode number of its own. Times are whole seconds, as they will be in the layer."""

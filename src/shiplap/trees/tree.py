@@ -20,6 +20,9 @@ LINK_LIMIT = 255
 Hide = Callable[[str, bool], bool]
 """(path without leading slash, is a directory) -> True if the tree shall not show it."""
 
+Witness = Callable[[str, Entry | None], None]
+"""Told of every path that was looked at, with what was there: so that it can be seen later whether all is as it was."""
+
 
 class Directory:
     """One directory of a tree, its layers merged. ``path`` is canonical and relative: ``""`` for the root, ``usr/lib``."""
@@ -48,6 +51,8 @@ class Directory:
                 raise _unreadable(self.where(name), error) from None
             if entry is not None:
                 return None if entry.is_whiteout and not self.tree.live else self._shown(entry)
+        if self.tree.witness is not None:
+            self.tree.witness(self.where(name), None)
         return None
 
     def entries(self) -> list[Entry]:
@@ -59,6 +64,8 @@ class Directory:
                     found[entry.name] = entry
         listed = [found[name] for name in sorted(found, key=os.fsencode)]
         if self.tree.live:
+            if self.tree.witness is not None and not self.path:
+                self.tree.witness("", self.tree.root_entry())
             return [shown for entry in listed if (shown := self._shown(entry)) is not None]
         return [entry for entry in listed if not entry.is_whiteout]
 
@@ -132,8 +139,12 @@ class Directory:
         raise TreeError(f"{self.where(entry.name)}: not in this tree", code="not-found")
 
     def _shown(self, entry: Entry) -> Entry | None:
-        hide = self.tree.hide
-        return None if hide is not None and hide(self.where(entry.name), entry.is_dir) else entry
+        hide, witness = self.tree.hide, self.tree.witness
+        if hide is not None and hide(self.where(entry.name), entry.is_dir):
+            return None
+        if witness is not None:
+            witness(self.where(entry.name), entry)
+        return entry
 
 
 class Layer:
@@ -170,11 +181,19 @@ class Layer:
 class Tree:
     """A stack of layers, top first. Use as a context manager: it holds a descriptor for each layer on disk."""
 
-    __slots__ = ("hide", "layers", "live")
+    __slots__ = ("hide", "layers", "live", "witness")
 
-    def __init__(self, sources: Sequence[str | Table], *, live: bool = False, hide: Hide | None = None) -> None:
+    def __init__(
+        self,
+        sources: Sequence[str | Table],
+        *,
+        live: bool = False,
+        hide: Hide | None = None,
+        witness: Witness | None = None,
+    ) -> None:
         self.live = live
         self.hide = hide
+        self.witness = witness
         self.layers: list[Layer] = []
         try:
             for source in sources:

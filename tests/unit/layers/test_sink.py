@@ -56,9 +56,7 @@ def test_bytes_do_not_depend_on_threads_or_pieces(name: str, level: int | None) 
 def test_the_reproducible_profile_is_what_zlib_makes_anywhere() -> None:
     """Recorded: bytes of zlib 1.2.13; a zlib that is another implementation (zlib-ng) would show here."""
     stream, _ = pack(text(3 << 20), "gzip", 6)
-    assert hashlib.sha256(stream).hexdigest() == (
-        "f3ce72e52719bac63e11db8627c0c8972bb80d72a589bf2dd18373fda07fd2d4"
-    )
+    assert hashlib.sha256(stream).hexdigest() == ("f3ce72e52719bac63e11db8627c0c8972bb80d72a589bf2dd18373fda07fd2d4")
 
 
 def test_gzip_is_one_member_for_readers_that_stop_after_one() -> None:

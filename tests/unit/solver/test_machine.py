@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shiplap.graph.node import About, Node
-from shiplap.graph.operations import Copy, FileChange, ImageSource, LocalSource, Run
+from shiplap.graph.operations import Copy, FileChange, ImageSource, LocalSource, Mount, Run
 from shiplap.solver.machine import Digest, Execute, Hit, Instruction, Look, Solver
 
 BASE = Node(ImageSource("docker.io/library/base:latest", "sha256:" + "1" * 64, "linux/amd64"), (), About("base"))
@@ -189,3 +189,28 @@ def test_a_deep_graph_needs_no_deep_stack() -> None:
     world = World()
     solver = world.solve(node)
     assert len(solver.ran) == 3001
+
+
+def test_a_copy_out_of_its_own_base_goes_by_the_base() -> None:
+    """``FROM a`` and ``COPY --from=a /f /g``: an equal ``/f`` says nothing of the rest of ``a``."""
+    world = World(contents=lambda node, number: "the same file")
+
+    def target(command: str) -> Node:
+        base = run(BASE, command)
+        return Node(FileChange((Copy(0, ("/f",), "/g"),)), (base,), About("copy"))
+
+    first = world.solve(target("v1")).result(target("v1"))
+    assert world.solve(target("v2")).result(target("v2")) != first
+    other = Node(FileChange((Copy(0, ("/e",), "/g"),)), target("v1").inputs, About("copy"))
+    assert world.solve(other).result(other) != first
+
+
+def test_a_mount_of_its_own_base_goes_by_the_base() -> None:
+    world = World(contents=lambda node, number: "the same file")
+
+    def target(command: str) -> Node:
+        mounted = Run(("make",), (), "/", "linux/amd64", mounts=(Mount("bind", "/m", input=0, source="/f"),))
+        return Node(mounted, (run(BASE, command),), About("make"))
+
+    first = world.solve(target("v1")).result(target("v1"))
+    assert world.solve(target("v2")).result(target("v2")) != first
