@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. The rest is for those who work on shiplap.
 PYTHON ?= python3
 
-.PHONY: demo test check bench setup clean
+.PHONY: demo test soak check bench setup clean
 
 demo: ## install into .demo/venv, build examples/hello, run it
 	@sh tests/setup/venv.sh "$(PYTHON)" .demo/venv .
@@ -13,6 +13,9 @@ setup: ## what tests and checks need, Debian packages included where we may inst
 
 test: setup ## all tests
 	@.venv/bin/python -m pytest -q -n 2 --dist loadgroup
+
+soak: setup ## the store's tests in full: every kill point, 300 kills at random, 100 damages, 3 minutes of loops; an hour or two
+	@SHIPLAP_SOAK=1 .venv/bin/python -m pytest -q -s -n 2 tests/integration/test_store_*.py
 
 check: setup ## lint, types, import rules
 	@.venv/bin/ruff check .

@@ -22,6 +22,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORK = REPOSITORY / ".tests"
 GO = ["ENV PATH=" + bases.PATH + " GOTOOLCHAIN=local GOPATH=/go", "WORKDIR /go", 'CMD ["sh"]']
+SOAK = bool(os.environ.get("SHIPLAP_SOAK"))
+"""``make soak``: everything instead of a sample; it takes hours."""
 SHELL = ["ENV PATH=" + bases.PATH, 'CMD ["sh"]']
 
 

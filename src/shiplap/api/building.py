@@ -172,6 +172,7 @@ class _Build:
         assert self._driver is not None
         if bench.fetched or any(line.startswith("!") for line in self._ignore):
             return  # asked anew each time; or a look into ignored directories, which nobody witnessed
+        store = bench.store
         nodes = [*self._driver.ran, *self._driver.reused]
         told = msgspec.to_builtins(result)
         told["steps_reused"] = [*told["steps_run"], *told.pop("steps_reused")]
@@ -182,6 +183,10 @@ class _Build:
             {**images.names(), **delivered.stored},
             self._driver.used,
             [(dest, [_text(piece) for piece in pieces]) for dest, pieces in delivered.archives],
+            {digest: store.blobs.size(digest) for digest in store.images.blobs_of(result.digest)}
+            if result.digest
+            else {},
+            store.aside("repeat"),
         )
 
     def _record(self, began: float) -> None:

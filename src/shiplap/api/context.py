@@ -52,7 +52,7 @@ def open_build_context(request: Request, settings: Settings, bench: Workbench | 
         found = open_remote_context(request, bench)
         yield msgspec.structs.replace(found, named=named, directories=directories, layouts=layouts)
         return
-    for context in _open_local(request, settings, named, directories):
+    for context in _open_local(request, settings, bench, named, directories):
         yield msgspec.structs.replace(context, layouts=layouts)
 
 
@@ -66,7 +66,11 @@ def is_remote(text: str) -> bool:
 
 
 def _open_local(
-    request: Request, settings: Settings, named: Mapping[str, NamedContext], directories: Mapping[str, Path]
+    request: Request,
+    settings: Settings,
+    bench: Workbench | None,
+    named: Mapping[str, NamedContext],
+    directories: Mapping[str, Path],
 ) -> Iterator[Context]:
     if request.context_data is None:
         path = Path(request.context)
@@ -78,11 +82,8 @@ def _open_local(
             )
         yield _with_dockerfile(request, path.resolve(), named, directories, local=True)
         return
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="shiplap-context-", dir=settings.temporary or None) as temporary:
-        path = Path(temporary)
-        if _unpack_archive(request.context_data, temporary):
+    with _temporary(settings, bench) as path:
+        if _unpack_archive(request.context_data, str(path)):
             yield _with_dockerfile(request, path, named, directories, local=False)
         else:
             if request.dockerfile is not None:
@@ -92,6 +93,19 @@ def _open_local(
                     hint="leave out -f, or give a directory as the context",
                 )
             yield Context(path, request.context_data, "Dockerfile", (), named, directories)
+
+
+@contextmanager
+def _temporary(settings: Settings, bench: Workbench | None) -> Iterator[Path]:
+    if bench is not None:
+        # In the store, where the next build clears up what is left if this one is killed.
+        with bench.store.scratch("context") as path:
+            yield path
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="shiplap-context-", dir=settings.temporary or None) as temporary:
+        yield Path(temporary)
 
 
 def _with_dockerfile(

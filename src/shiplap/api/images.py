@@ -122,7 +122,7 @@ def tag(source: str, target: str, settings: Settings) -> str:
 def remove(texts: Sequence[str], settings: Settings) -> list[str]:
     """Forget names; the names forgotten. Blobs that nothing needs any more go with the next prune."""
     removed = []
-    with opened(settings) as store:
+    with Store(Path(settings.root), freeing=True) as store:
         for text in texts:
             image = store.images.find(text)
             store.images.remove(image.name)

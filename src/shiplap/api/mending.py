@@ -72,7 +72,7 @@ def explaining(root: Path, room: Room, cancel: threading.Event) -> Iterator[None
             raise
         from shiplap.store.room import write_fault
 
-        full = write_fault(cause, cause.filename or root)
+        full = write_fault(cause, root)
         full.where = error.where if isinstance(error, ShiplapError) and error.where is not None else None
         raise full from error
 

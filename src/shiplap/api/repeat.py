@@ -24,6 +24,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from shiplap.errors import ShiplapError
+from shiplap.store.sealed import sealed, unsealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -66,10 +67,10 @@ def answer(question: Question) -> Answer | None:
     """Do what was asked again, if that is possible without building; None if it is not. Writes the archives asked for."""
     began = time.time()
     try:
-        known = json.loads(question.record.read_bytes())
+        known = json.loads(unsealed(question.record.name, question.record.read_bytes()) or b"")
         if known["files"] != _contents(question.files) or known["stamp"] != _stamp(question.context, known["paths"]):
             return None
-        if not _in_index(question.root, known):
+        if not _in_index(question.root, known) or not _blobs_there(question.root, known["blobs"]):
             return None
         for archive in known["archives"]:
             _write_archive(question.root, archive)
@@ -124,9 +125,12 @@ class Witnessed:
         images: Mapping[str, str],
         used: Mapping[str, str],
         archives: Sequence[tuple[str, Sequence[str | tuple[str, int]]]],
+        blobs: Mapping[str, int],
+        aside: Path,
     ) -> None:
         """Write the record. ``result``: of the build; ``steps``: digests of its nodes; ``images``: digests by name;
-        ``used``: snapshots by key; ``archives``: path and pieces, each the bytes (as Latin-1) or a blob's digest and size.
+        ``used``: snapshots by key; ``archives``: path and pieces, each the bytes (as Latin-1) or a blob's digest and size;
+        ``blobs``: sizes of the image's blobs; ``aside``: where to write it first.
         """
         if not self._steady or self._youngest > self._began - _YOUNG:
             return
@@ -139,16 +143,16 @@ class Witnessed:
             "stamp": _digest(self._seen[path] for path in paths),
             "images": dict(images),
             "used": dict(used),
+            "blobs": dict(blobs),
             "archives": [[dest, list(pieces)] for dest, pieces in archives],
             "shown": _shown(self._facts, set(steps)),
             "result": dict(result),
         }
         file = self._question.record
-        aside = file.with_name(f".{file.name}.{os.getpid()}")
         try:
             file.parent.mkdir(mode=0o700, exist_ok=True)
-            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as out:
-                json.dump(record, out)
+            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as out:
+                out.write(sealed(file.name, json.dumps(record).encode()))
             aside.rename(file)
             _forget_oldest(file.parent)
         except OSError:
@@ -208,6 +212,11 @@ def _in_index(root: str, known: Mapping[str, Any]) -> bool:
         return index.use(known["used"])
     finally:
         index.close()
+
+
+def _blobs_there(root: str, blobs: Mapping[str, int]) -> bool:
+    """Whether all are there with their sizes. What is in them is looked at when it leaves the store."""
+    return all(os.stat(f"{root}/blobs/{digest.replace(':', '/')}").st_size == size for digest, size in blobs.items())
 
 
 def _write_archive(root: str, archive: tuple[str, list[str | tuple[str, int]]]) -> None:

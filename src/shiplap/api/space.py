@@ -101,7 +101,7 @@ def seconds(value: str, text: str) -> float:
 
 def prune(settings: Settings, what: Wanted) -> Removed:
     """Remove what nobody uses: see ``Wanted``. Builds that run go on, and keep what they use."""
-    with Store(Path(settings.root)) as store:
+    with Store(Path(settings.root), freeing=True) as store:
         return prune_store(store, what)
 
 

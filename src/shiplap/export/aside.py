@@ -2,33 +2,69 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import BinaryIO
 
 from shiplap.errors import ExportError
 
+_CANNOT = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
+"""What a file system or kernel says that knows no file without a name."""
+
 
 class replacing:
-    """Writes a file aside and renames it over ``path`` if all went well."""
+    """Writes a file that has no name yet (O_TMPFILE, open(2)), and puts it at ``path`` if all went well.
+
+    So whoever is killed over it leaves nothing behind. Only where the file system cannot do that it is written aside.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._aside = path.with_name(f".{path.name}.{os.getpid()}")
+        self._aside = path.with_name(f".{path.name}.shiplap")
+        self._nameless = True
 
     def __enter__(self) -> BinaryIO:
         try:
-            self._file = self._aside.open("wb")
+            try:
+                fd = os.open(self._path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+            except OSError as error:
+                if error.errno not in _CANNOT:
+                    raise
+                self._nameless = False
+                self._aside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+                fd = os.open(self._aside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise ExportError(f"cannot write {self._path}: {error.strerror}", code="cannot-write") from None
+        self._file = open(fd, "wb")
         return self._file
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if kind is None:
-            self._aside.rename(self._path)
-        else:
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                while not self._placed():
+                    continue
+        finally:
+            if not self._nameless:
+                self._aside.unlink(missing_ok=True)
+            self._file.close()
+
+    def _placed(self) -> bool:
+        """Rename it over ``path``; False if another process that writes the same file came in between."""
+        if self._nameless:
+            # A name that is there was left by one that was killed just here, or is another's of this very moment.
             self._aside.unlink(missing_ok=True)
+            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.link(f"/proc/self/fd/{self._file.fileno()}", self._aside, src_dir_fd=directory)
+            except FileExistsError:
+                return False
+            finally:
+                os.close(directory)
+        try:
+            self._aside.rename(self._path)
+        except FileNotFoundError:
+            return False
+        return True

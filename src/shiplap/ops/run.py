@@ -158,6 +158,7 @@ class _Mounts:
         self._held = held
 
     def all(self) -> tuple[StepMount, ...]:
+        self._lock_caches()
         found: list[StepMount] = []
         for mount in self._operation.mounts:
             made = getattr(self, f"_{mount.kind}")(mount)
@@ -201,11 +202,20 @@ class _Mounts:
             copier.copy(source, (found.path and f"/{found.path}") or "/")
         return self._held.enter_context(Tree((str(directory),)))
 
+    def _lock_caches(self) -> None:
+        """Lock the cache mounts that one step at a time may have: in one order for all, lest two wait for each other."""
+        wanted = {
+            self._cache_name(mount)
+            for mount in self._operation.mounts
+            if (mount.kind, mount.sharing) == ("cache", "locked")
+        }
+        for name in sorted(wanted):
+            directory = self._bench.store.cache_mount(name)
+            self._held.enter_context(locked(f"{directory}.lock", check=self._bench.check))
+
     def _cache(self, mount: Mount) -> StepMount:
         directory = self._bench.store.cache_mount(self._cache_name(mount))
-        if mount.sharing == "locked":
-            self._held.enter_context(locked(f"{directory}.lock", check=self._bench.check))
-        elif mount.sharing == "private":
+        if mount.sharing == "private":
             number = 0
             while not self._held.enter_context(locked(f"{directory}.{number}.lock", wait=False)):
                 number += 1

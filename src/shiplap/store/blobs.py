@@ -27,6 +27,8 @@ class Space(Protocol):
 
     def take(self, size: int) -> None: ...
 
+    def take_some(self, size: int) -> int: ...
+
     def give(self, size: int) -> None: ...
 
     def watched(self, directory: Path) -> AbstractContextManager[None]: ...
@@ -143,7 +145,7 @@ class Blobs:
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         if self.has(digest, len(data)) and self._same(digest, data):
             return digest
-        with self.writer() as writer:
+        with self.writer(len(data)) as writer:
             writer.file.write(data)
             writer.commit(digest)
         return digest
@@ -258,11 +260,13 @@ class StoreFile(io.FileIO):
             return memoryview(data).nbytes  # type: ignore[arg-type]
         length = memoryview(data).nbytes  # type: ignore[arg-type]
         if self._space.limit and self._written + length > self.granted:
-            from shiplap.store.room import grant
-
-            wanted = max(self._size - self.granted, 0) or grant(self._written + length - self.granted)
-            self._space.take(wanted)
-            self.granted += wanted
+            lacking = self._written + length - self.granted
+            if self._size >= self._written + length:
+                lacking = self._size - self.granted
+                self._space.take(lacking)
+                self.granted += lacking
+            else:
+                self.granted += self._space.take_some(lacking)
         try:
             written = super().write(data)  # type: ignore[arg-type]
         except OSError as error:

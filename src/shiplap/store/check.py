@@ -22,6 +22,7 @@ from shiplap.oci.manifest import parse_manifest
 from shiplap.store.images import Image
 from shiplap.store.index import seal
 from shiplap.store.recover import extras
+from shiplap.store.sealed import unsealed
 from shiplap.store.snapshots import EMPTY, LayerBlob, Snapshot, blob_seal, remove_directory, snapshot_seal
 
 if TYPE_CHECKING:
@@ -416,17 +417,25 @@ class _Check:
             store.images.put(digest, digest, manifest.media_type, size, whole=whole)
 
     def _memories(self) -> None:
-        from shiplap.store.results import FileMemory
-
-        for path in sorted((self._store.root / "files").iterdir()):
-            if not FileMemory(path).sound():
-                self._find(
-                    "memory-damaged",
-                    f"files/{path.name}",
-                    f"files/{path.name}, remembered digests of a build context's files, is damaged",
-                    "remove it: the files are read again",
-                    partial(remove_directory, path),
-                )
+        for directory, what in (
+            ("files", "remembered digests of a build context's files"),
+            ("repeats", "the answer to a build that was asked again"),
+        ):
+            for path in sorted((self._store.root / directory).glob("*")):
+                try:
+                    sound = unsealed(path.name, path.read_bytes()) is not None
+                except FileNotFoundError:
+                    continue  # pruned meanwhile
+                except OSError:
+                    sound = False
+                if not sound:
+                    self._find(
+                        "memory-damaged",
+                        f"{directory}/{path.name}",
+                        f"{directory}/{path.name}, {what}, is damaged",
+                        "remove it: what it says is found out again",
+                        partial(remove_directory, path),
+                    )
 
     def _strays(self) -> None:
         """Temporary files that no living process has. Those of dead ones were cleared up with their leases."""

@@ -30,8 +30,10 @@ _USED = {"s": SNAPSHOT, "b": BLOB, "m": MOUNT, "S": SNAPSHOT, "N": SNAPSHOT, "B"
 class Dead:
     """The lease of a process that has died, ours now: ``things`` are (kind, name)."""
 
-    def __init__(self, held: Held, things: list[tuple[str, str]]) -> None:
+    def __init__(self, held: Held, things: list[tuple[str, str]], ours: set[str]) -> None:
         self._held = held
+        self._ours = ours
+        self._ours.add(held.path)
         self.id = os.path.basename(held.path)
         self.things = things
 
@@ -41,6 +43,7 @@ class Dead:
     def settle(self, *, done: bool) -> None:
         """Let go of it, and forget it if all was cleared up."""
         self._held.release(remove=done)
+        self._ours.discard(self._held.path)
 
 
 class Lease:
@@ -56,6 +59,8 @@ class Lease:
         self._file = -1
         self._door = -1
         self._deciding = 0
+        self._taken_over: set[str] = set()
+        """Leases of the dead that we hold to clear up: nobody else's, though they are locked."""
 
     @property
     def active(self) -> bool:
@@ -90,8 +95,7 @@ class Lease:
         if self._file < 0:
             return
         if self._deciding == threading.get_ident():
-            self._note([(kind, name) for name in names])  # the gate is ours already
-            return
+            return  # who decides only looks: the gate keeps all in its place
         with self._lock:
             wanted = [(kind, name) for name in names if (kind, name) not in self._held]
             if not wanted:
@@ -102,7 +106,13 @@ class Lease:
             finally:
                 fcntl.flock(self._door, fcntl.LOCK_UN)
 
+    def note(self, kind: str, *names: str) -> None:
+        """Name what is being removed, while deciding: if we die over it, what is not recorded then is cleared up."""
+        self._note([(kind, name) for name in names])
+
     def _note(self, wanted: list[tuple[str, str]]) -> None:
+        if not wanted:
+            return
         os.write(self._file, "".join(f"{kind} {name}\n" for kind, name in wanted).encode())
         self._held.update(wanted)
 
@@ -133,9 +143,9 @@ class Lease:
         """The leases of processes that have died, each taken over."""
         found = []
         for path in self._others():
-            held = hold_lock(path, wait=False, create=False)
+            held = hold_lock(path, wait=False, create=False) if path not in self._taken_over else None
             if held is not None:
-                found.append(Dead(held, _read(path)))
+                found.append(Dead(held, _read(path), self._taken_over))
         return found
 
     def living(self) -> set[str]:
@@ -145,6 +155,8 @@ class Lease:
     def _alive(self) -> list[str]:
         alive = [self._own.path] if self._own is not None else []
         for path in self._others():
+            if path in self._taken_over:
+                continue
             held = hold_lock(path, wait=False, create=False)
             if held is None:
                 alive.append(path)

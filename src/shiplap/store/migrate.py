@@ -48,4 +48,6 @@ def migrate(store: Store) -> None:
             run("UPDATE results SET seal=? WHERE key=?", seal(key, *fields), key)
         for key, value in index.rows("SELECT key, value FROM digests"):
             run("UPDATE digests SET seal=? WHERE key=?", seal(key, value), key)
+        for path in store.snapshots.directory.glob("*/contents"):
+            store.snapshots.seal_table(path.parent.name)
         index.upgraded(run)

@@ -24,6 +24,7 @@ from shiplap.store.records import (
     IMAGE,
     INTERNAL,
     LOCAL,
+    REPEAT,
     STEP,
     Filter,
     Inventory,
@@ -182,8 +183,8 @@ class _Plan:
         places += [store.blobs.path(digest) for digest in self.blobs]
         with suppress(OSError):  # a full disk
             # If we are killed between forgetting and removing, what has no row is cleared up like what never got one.
-            store.lease.hold(NAMED_SNAPSHOT, *snapshots)
-            store.lease.hold(NEW_BLOB, *self.blobs)
+            store.lease.note(NAMED_SNAPSHOT, *snapshots)
+            store.lease.note(NEW_BLOB, *self.blobs)
         try:
             self._forget(snapshots)
         except StoreError as error:
@@ -215,7 +216,7 @@ class _Plan:
         elif record.kind == CACHE_MOUNT:
             return move_away(store, store.root / "mounts" / record.id)
         elif record.kind == LOCAL:
-            return move_away(store, store.root / "files" / record.id)
+            return move_away(store, store.root / ("repeats" if record.about == REPEAT else "files") / record.id)
         elif record.kind == GIT and record.mutable:
             # No lease names it: who works on it holds its lock.
             lock = hold_lock(str(store.lock_of(f"git {record.id}")), wait=False)
@@ -263,7 +264,7 @@ def used_bytes(store: Store) -> int:
     return (
         sum(size for _, size in store.blobs.all())
         + sum(snapshot_sizes(store).values())
-        + sum(directory_bytes(store.root / name) for name in ("mounts", "git", "files", "logs"))
+        + sum(directory_bytes(store.root / name) for name in ("mounts", "git", "files", "repeats", "logs"))
         + index_bytes(store)
     )
 

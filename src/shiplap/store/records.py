@@ -32,6 +32,9 @@ STEP, GIT, LOCAL, CACHE_MOUNT, INTERNAL, IMAGE = (
 ``image`` an image that was built without a name."""
 
 
+REPEAT = "answer to a build that was asked again"
+
+
 class Record(msgspec.Struct):
     """One thing that may be removed. ``used``, ``created``: seconds since 1970; ``size``: bytes on disk.
 
@@ -130,6 +133,7 @@ class Inventory:
         for kind, about, sizes in (
             (GIT, "copy of a git repository", self._sizes.repositories),
             (LOCAL, "digests of a build context's files", self._sizes.memories),
+            (LOCAL, REPEAT, self._sizes.repeats),
         ):
             for name, (size, used) in sizes.items():
                 self.records.append(self._record(name, kind, size, used, used, about=about, mutable=True))
@@ -178,11 +182,16 @@ class Sizes:
         self.mounts = _directories(store.root / "mounts")
         self.repositories = _directories(store.root / "git")
         self.memories = _files(store.root / "files")
+        self.repeats = _files(store.root / "repeats")
         self.logs = directory_bytes(store.root / "logs")
         self.total = (
             sum(self.blobs.values())
             + sum(self.snapshots.values())
-            + sum(size for found in (self.mounts, self.repositories, self.memories) for size, _ in found.values())
+            + sum(
+                size
+                for found in (self.mounts, self.repositories, self.memories, self.repeats)
+                for size, _ in found.values()
+            )
             + self.logs
             + index_bytes(store)
         )
@@ -225,6 +234,8 @@ def _directories(parent: Path) -> dict[str, tuple[int, float]]:
 
 
 def _files(parent: Path) -> dict[str, tuple[int, float]]:
+    if not parent.is_dir():
+        return {}
     return {path.name: (path.stat().st_blocks * 512, path.stat().st_mtime) for path in parent.iterdir()}
 
 

@@ -36,6 +36,7 @@ def clear_up(store: Store, dead: list[Dead]) -> int:
         removed += sum(map(remove_quietly, mine))
         store.index.write("DELETE FROM taken WHERE lease=?", one.id)
         one.settle(done=not any(path.exists() for path in mine))
+    _remove_locks(store)
     return removed
 
 
@@ -122,12 +123,16 @@ def sweep(store: Store) -> int:
         left = [path for path in left if path.name.partition("-")[0] not in alive]
     for path in (*gone, *left):
         removed += remove_quietly(path)
+    _remove_locks(store)
+    return removed
+
+
+def _remove_locks(store: Store) -> None:
     for name in os.listdir(store.root / "locks"):
         if name not in _LOCKS:
             held = hold_lock(str(store.root / "locks" / name), wait=False, create=False)
             if held is not None:
                 held.release(remove=True)
-    return removed
 
 
 def extras(store: Store, live: set[tuple[str, str]]) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from shiplap.store.index import Index, now, seal
+from shiplap.store.sealed import sealed, unsealed
 from shiplap.trees.entry import Entry
 
 
@@ -100,24 +100,14 @@ class FileMemory:
         temporary = self._aside()
         try:
             data = msgspec.msgpack.encode({**(self._known or {}), **self._seen})
-            temporary.write_bytes(zlib.crc32(data).to_bytes(4, "big") + data)
+            temporary.write_bytes(sealed(self._file.name, data))
             temporary.rename(self._file)
         except OSError:
             temporary.unlink(missing_ok=True)  # costs a re-read next time, nothing else
 
-    def sound(self) -> bool:
-        """False if the file is damaged, and so of no use."""
-        try:
-            raw = self._file.read_bytes()
-        except FileNotFoundError:
-            return True
-        return zlib.crc32(raw[4:]).to_bytes(4, "big") == raw[:4]
-
     def _load(self) -> dict[str, tuple[int, int, int, int, bytes]]:
         try:
-            raw = self._file.read_bytes()
-            if zlib.crc32(raw[4:]).to_bytes(4, "big") != raw[:4]:
-                return {}
-            return msgspec.msgpack.decode(raw[4:], type=dict[str, tuple[int, int, int, int, bytes]])
+            data = unsealed(self._file.name, self._file.read_bytes())
+            return msgspec.msgpack.decode(data, type=dict[str, tuple[int, int, int, int, bytes]]) if data else {}
         except (OSError, msgspec.MsgspecError):
             return {}

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shiplap.store.store import Store
 
 _GRANT = 16 << 20
-"""Bytes that are asked for at once while a file of unknown size is written."""
+"""Bytes that are asked for at once, at most, while a file of unknown size is written."""
 _POLL = 0.1
 """Seconds between two looks at how the disk fills while steps run."""
 
@@ -46,6 +46,18 @@ class Room:
             with self._lock:
                 self._ask(size)
 
+    def take_some(self, size: int) -> int:
+        """The same for a file whose size is not known yet: asks for more than ``size`` if there is room; how much it got."""
+        more = max(size, min(_GRANT, self.limit // 64))
+        try:
+            self.take(more)
+        except StoreError:
+            if more == size or self.fault is not None:
+                raise
+            self.take(size)
+            return size
+        return more
+
     def give(self, size: int) -> None:
         """What was asked for is not needed any more, or is counted as part of the store from now on."""
         if self.limit and size > 0:
@@ -69,6 +81,12 @@ class Room:
     def _note(self) -> None:
         lease = self._store.lease.begin()
         self._store.index.write("INSERT OR REPLACE INTO taken(lease, bytes) VALUES(?,?)", lease, self._taken)
+
+    def end(self) -> None:
+        """Nothing is being written any more."""
+        if self.limit and self._store.lease.active:
+            with suppress(StoreError):
+                self._store.index.write("DELETE FROM taken WHERE lease=?", self._store.lease.begin())
 
     # -- what steps write by themselves
 
@@ -135,9 +153,33 @@ class Room:
                         return
 
 
-def grant(wanted: int) -> int:
-    """How much to ask for when ``wanted`` bytes more are to be written to a file of unknown size."""
-    return max(wanted, _GRANT)
+class Spare:
+    """A little room that is put by: on a full disk, nothing could be removed if there were none for saying so."""
+
+    _FILES = 4
+    _SIZE = 64 << 10
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def keep(self) -> None:
+        """Put it by, unless it is; or, on a full disk, do without."""
+        if (self._directory / str(self._FILES - 1)).exists():
+            return
+        with suppress(OSError):
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            for number in range(self._FILES):
+                fd = os.open(self._directory / str(number), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+                try:
+                    os.posix_fallocate(fd, 0, self._SIZE)
+                finally:
+                    os.close(fd)
+
+    def release(self) -> None:
+        """Give it up."""
+        for number in range(self._FILES):
+            with suppress(OSError):
+                os.unlink(self._directory / str(number))
 
 
 def full_disk(root: Path) -> str | None:
@@ -153,7 +195,9 @@ def full_disk(root: Path) -> str | None:
 
 def write_fault(error: OSError, path: str | Path, need: int = 0) -> StoreError:
     """What is said of a failure to write to the store: where, how much was needed (bytes, 0: not known), what is free."""
-    where = f"{error.filename or path}"
+    where = os.fsdecode(error.filename or "")
+    if not where.startswith("/"):
+        where = f"{where} below {path}" if where else f"{path}"  # a name in a directory that we had open
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"cannot write to the store: {error.strerror or error} ({where})", code="store-write")
     from shiplap.events.plain import size_text

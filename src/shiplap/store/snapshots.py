@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import zlib
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from shiplap.store.blobs import Blobs, fault
 from shiplap.store.index import Index, now, seal
 from shiplap.store.leases import NAMED_SNAPSHOT, NEW_SNAPSHOT, SNAPSHOT
 from shiplap.store.locks import locked
+from shiplap.store.sealed import sealed, unsealed
 from shiplap.trees.change import ChangeTree, remove_tree
 from shiplap.trees.part import Content, Table
 from shiplap.trees.tree import Tree
@@ -98,7 +98,7 @@ class Draft:
         try:
             if contents is not None:
                 data = msgspec.msgpack.encode(contents)
-                (self.directory / _TABLE).write_bytes(zlib.crc32(data).to_bytes(4, "big") + data)
+                (self.directory / _TABLE).write_bytes(sealed(name, data))
             size = self._blobs.space.settle(self.directory) if self._blobs.space.limit else -1
             self._blobs.lease.make(NAMED_SNAPSHOT if id else NEW_SNAPSHOT, name)
             try:
@@ -231,10 +231,19 @@ class Snapshots:
         """The table of contents of a layer that was packed without being files; None if it is missing or damaged."""
         try:
             raw = (self.directory / layer / _TABLE).read_bytes()
-            sound = zlib.crc32(raw[4:]).to_bytes(4, "big") == raw[:4]
-            return msgspec.msgpack.decode(raw[4:], type=Content) if sound else None
+            data = unsealed(layer, raw)
+            return msgspec.msgpack.decode(data, type=Content) if data is not None else None
         except (OSError, msgspec.MsgspecError):
             return None
+
+    def seal_table(self, layer: str) -> None:
+        """Give the table of contents of version 1 its seal."""
+        path = self.directory / layer / _TABLE
+        data = path.read_bytes()
+        if unsealed(layer, data) is None:
+            aside = path.with_name("contents.sealed")
+            aside.write_bytes(sealed(layer, data))
+            aside.rename(path)
 
     def _unpack(self, snapshot: Snapshot, path: Path) -> None:
         from shiplap.layers.compression import Decompressed

@@ -16,7 +16,7 @@ from shiplap.store.index import Index, now
 from shiplap.store.leases import MOUNT, Lease
 from shiplap.store.locks import locked
 from shiplap.store.results import FileMemory, Results
-from shiplap.store.room import Room
+from shiplap.store.room import Room, Spare
 from shiplap.store.snapshots import Snapshots, remove_directory
 
 _DIRECTORIES = ("blobs/sha256", "snapshots", "tmp", "locks", "leases", "files", "mounts", "logs", "names")
@@ -30,8 +30,12 @@ class Store:
     Raises StoreError: store-unusable (not a directory, not ours, not writable), index, index-damaged, store-version.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, freeing: bool = False) -> None:
+        """``freeing``: to make room. Then it opens on a full disk too: what was put by for that is given up."""
         self.root = root
+        self._spare = Spare(root / "spare")
+        if freeing:
+            self._spare.release()
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = root.stat()
@@ -75,6 +79,7 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.lease.end()
         self.index.close()
+        self._spare.keep()
 
     @contextmanager
     def in_use(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -95,6 +100,7 @@ class Store:
         finally:
             self._users -= 1
             if not self._users:
+                self.room.end()
                 self.lease.end()
                 self.snapshots.look_again()
 
