@@ -17,7 +17,7 @@ BLOCK = 512
 END = bytes(2 * BLOCK)
 
 REGULAR, HARDLINK, SYMLINK, CHAR, BLOCKDEV, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
-PAX, PAX_GLOBAL, GNU_LONGNAME, GNU_LONGLINK = b"x", b"g", b"L", b"K"
+PAX, PAX_GLOBAL, GNU_LONGNAME, GNU_LONGLINK, GNU_SPARSE = b"x", b"g", b"L", b"K", b"S"
 XATTR = "SCHILY.xattr."
 
 _OCTAL7 = 0o7777777
@@ -125,7 +125,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 def decode_block(block: bytes) -> Header:
     """Read one header block. Raises ImageError for a bad checksum or field."""
-    checksum = _number(block[148:156])
+    checksum = number(block[148:156])
     if checksum != sum(block[:148]) + 256 + sum(block[156:]):
         raise ImageError("tar header has a wrong checksum", code="invalid-tar")
     name = _text(block[0:100])
@@ -134,14 +134,14 @@ def decode_block(block: bytes) -> Header:
     return Header(
         name,
         block[156:157],
-        _number(block[100:108]) & 0o7777,
-        _number(block[108:116]),
-        _number(block[116:124]),
-        _number(block[124:136]),
-        _number(block[136:148], signed=True),
+        number(block[100:108]) & 0o7777,
+        number(block[108:116]),
+        number(block[116:124]),
+        number(block[124:136]),
+        number(block[136:148], signed=True),
         _text(block[157:257]),
-        _number(block[329:337]) if block[257:262] == b"ustar" else 0,
-        _number(block[337:345]) if block[257:262] == b"ustar" else 0,
+        number(block[329:337]) if block[257:262] == b"ustar" else 0,
+        number(block[337:345]) if block[257:262] == b"ustar" else 0,
         {},
     )
 
@@ -149,6 +149,7 @@ def decode_block(block: bytes) -> Header:
 def decode_records(body: bytes) -> dict[str, bytes]:
     """The records of a PAX extended header."""
     records: dict[str, bytes] = {}
+    parts: list[bytes] = []
     position = 0
     while position < len(body):
         space = body.find(b" ", position, position + 12)
@@ -160,8 +161,15 @@ def decode_records(body: bytes) -> dict[str, bytes]:
         equals = body.find(b"=", space, end)
         if length <= 0 or end > len(body) or equals < 0 or body[end - 1 : end] != b"\n":
             raise ImageError("tar has a malformed PAX record", code="invalid-tar")
-        records[body[space + 1 : equals].decode("utf-8", "surrogateescape")] = body[equals + 1 : end - 1]
+        key, value = body[space + 1 : equals].decode("utf-8", "surrogateescape"), body[equals + 1 : end - 1]
+        if key in ("GNU.sparse.offset", "GNU.sparse.numbytes"):
+            # The one record that may be repeated (sparse files, form 0.0): joined, it is the map of form 0.1.
+            parts.append(value)
+        else:
+            records[key] = value
         position = end
+    if parts:
+        records["GNU.sparse.map"] = b",".join(parts)
     return records
 
 
@@ -173,14 +181,13 @@ def apply_records(header: Header, records: dict[str, bytes]) -> None:
         elif key == "linkpath":
             header.link = value.decode("utf-8", "surrogateescape")
         elif key in ("uid", "gid", "size", "mtime"):
-            setattr(header, key, _decimal(key, value))
-        elif key.startswith("GNU.sparse."):
-            raise ImageError("tar holds a sparse file in GNU form, which is not supported", code="unsupported-tar")
+            setattr(header, key, decimal(key, value))
     if any(key.startswith(XATTR) for key in records):
         header.pax = {key: value for key, value in records.items() if key.startswith(XATTR)}
 
 
-def _decimal(key: str, value: bytes) -> int:
+def decimal(key: str, value: bytes) -> int:
+    """The value of a PAX record; of times, the whole seconds."""
     text = value.decode("ascii", "replace")
     whole, _, fraction = text.partition(".")
     digits = whole.removeprefix("-")
@@ -198,7 +205,8 @@ def _text(field: bytes) -> str:
     return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
-def _number(field: bytes, signed: bool = False) -> int:
+def number(field: bytes, signed: bool = False) -> int:
+    """A numeric field: octal digits, or base 256 as GNU tar writes what is larger."""
     if field[0] & 0x80:  # GNU base-256
         value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
         if field[0] & 0x40:

@@ -7,12 +7,14 @@ from typing import Protocol
 
 from shiplap.errors import ImageError
 from shiplap.layers import header as tar
+from shiplap.layers import sparse
 from shiplap.layers.header import BLOCK, Header
 
 EXTENDED_LIMIT = 1 << 20
 """Bytes of extended headers (PAX, GNU long names) of one member. A 1 GiB one costs 1 MB on the wire, and all memory."""
 
-ENTRY_LIMIT = 10_000_000
+ENTRY_LIMIT = 4_000_000
+"""Members of one archive: more than any image is known to have, and no more than a disk has inodes."""
 
 
 class Source(Protocol):
@@ -29,6 +31,7 @@ class TarReader:
         self._left = 0
         self._pad = 0
         self._globals: dict[str, bytes] = {}
+        self._parts: sparse.Parts | None = None
 
     def __iter__(self) -> Iterator[Header]:
         entries = 0
@@ -40,15 +43,43 @@ class TarReader:
 
     def chunks(self, size: int = 1 << 20) -> Iterator[bytes]:
         """The data of the present member."""
-        while self._left:
-            chunk = self._stream.read(min(size, self._left))
+        for piece in self.pieces(size):
+            if isinstance(piece, bytes):
+                yield piece
+            else:
+                for start in range(0, piece, size):
+                    yield bytes(min(size, piece - start))
+
+    def pieces(self, size: int = 1 << 20) -> Iterator[bytes | int]:
+        """The data of the present member, where it is sparse with holes as their lengths."""
+        if self._parts is None:
+            yield from self._stored(size, self._left)
+            return
+        end = 0
+        for offset, length in self._parts.spans:
+            if offset > end:
+                yield offset - end
+            yield from self._stored(size, length)
+            end = offset + length
+        if self._parts.size > end:
+            yield self._parts.size - end
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the present member has holes."""
+        return self._parts is not None
+
+    def _stored(self, size: int, length: int) -> Iterator[bytes]:
+        stop = self._left - length
+        while self._left > stop:
+            chunk = self._stream.read(min(size, self._left - stop))
             if not chunk:
                 raise ImageError("unexpected EOF: the archive is cut short", code="truncated-tar")
             self._left -= len(chunk)
             yield chunk
 
     def _skip(self) -> None:
-        for _ in self.chunks():
+        for _ in self._stored(1 << 20, self._left):
             pass
         if self._pad:
             self._exactly(self._pad)
@@ -108,10 +139,26 @@ class TarReader:
             header.kind = tar.REGULAR
         if header.kind == tar.REGULAR and header.name.endswith("/"):
             header.kind = tar.DIRECTORY  # as old archives mark directories
-        if header.kind == b"S":
-            raise ImageError("tar holds a sparse file in GNU form, which is not supported", code="unsupported-tar")
         if header.size < 0:
             raise ImageError("tar has a negative size", code="invalid-tar")
-        self._left = header.size if header.kind == tar.REGULAR else 0
-        self._pad = -header.size % BLOCK if header.kind == tar.REGULAR else 0
+        self._parts = None
+        holds = header.kind in (tar.REGULAR, tar.GNU_SPARSE)
+        self._left = header.size if holds else 0
+        self._pad = -header.size % BLOCK if holds else 0
+        if header.kind == tar.GNU_SPARSE or (header.kind == tar.REGULAR and sparse.is_sparse(records)):
+            self._see_parts(header, block, records)
         return header
+
+    def _see_parts(self, header: Header, block: bytes, records: dict[str, bytes]) -> None:
+        if header.kind == tar.GNU_SPARSE:
+            self._parts = sparse.old_parts(block, lambda: self._exactly(BLOCK), header.size)
+        elif sparse.map_in_data(records):
+            self._parts = sparse.data_parts(records, self._block_of_data, header.size)
+        else:
+            self._parts = sparse.pax_parts(records, header.size)
+        header.name = sparse.real_name(records) or header.name
+        header.kind, header.size = tar.REGULAR, self._parts.size
+
+    def _block_of_data(self) -> bytes:
+        self._left -= BLOCK
+        return self._exactly(BLOCK)

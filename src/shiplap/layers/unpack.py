@@ -109,8 +109,14 @@ class _Unpacker:
                 raise ImageError(f"archive holds more than {self._rule.size_limit} bytes", code="too-large")
             fd = spot.create_file(name)
             try:
-                for chunk in reader.chunks():
-                    write_all(fd, chunk)
+                for piece in reader.pieces():
+                    self._rule.check()
+                    if isinstance(piece, bytes):
+                        write_all(fd, piece)
+                    else:
+                        os.lseek(fd, piece, os.SEEK_CUR)  # a hole stays one
+                if reader.sparse:
+                    os.ftruncate(fd, member.size)  # it may end in one
             except BaseException:
                 os.close(fd)
                 raise
