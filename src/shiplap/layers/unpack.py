@@ -211,8 +211,9 @@ def _implied(parent: Spot, name: str) -> Spot:
 
 
 def _time(member: Header) -> int:
-    # The kernel keeps what fits into 64 bits of nanoseconds here; times beyond are folded to the ends.
-    return max(-(1 << 62), min(member.mtime * 1_000_000_000, 1 << 62))
+    # Times before 1970, and what does not fit into 63 bits of nanoseconds (2262), become 1970: containerd's ``boundTime``.
+    mtime = member.mtime * 1_000_000_000
+    return mtime if 0 <= mtime < 1 << 63 else 0
 
 
 def _set_xattrs(spot: Spot, name: str, member: Header) -> None:
