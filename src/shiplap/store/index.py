@@ -59,8 +59,8 @@ def seal(*values: object) -> int:
 class Index:
     """The database. Safe to use from several threads: one connection, one lock; statements are short.
 
-    ``replaced``: it was damaged and has been begun anew. ``older``: it is of version 1, and whoever opened it is to bring
-    it up to date (``migrate.py``).
+    ``fresh``: there was nothing in it. ``replaced``: it was damaged and has been begun anew. ``older``: it is of
+    version 1, and whoever opened it is to bring it up to date (``migrate.py``).
     """
 
     def __init__(self, path: Path, guard: Path) -> None:
@@ -68,7 +68,7 @@ class Index:
         self._path = path
         self._damaged = path.with_name("index.damaged")
         self.boot = _boot_id()
-        self.replaced = self.older = False
+        self.fresh = self.replaced = self.older = False
         held = hold_lock(str(guard), shared=True)
         assert held is not None
         self._guard: Held = held
@@ -84,7 +84,7 @@ class Index:
                 if self._path.exists():
                     return self._connect()
                 # Of several that begin it at once, all but one would be told that it is locked (PRAGMA journal_mode).
-                with locked(f"{guard}.new", remove=True):
+                with locked(f"{guard}.new"):
                     return self._connect()
             except sqlite3.Error as error:
                 if not self._is_damage(error):
@@ -143,6 +143,7 @@ class Index:
                 db.execute(f"PRAGMA application_id={_MARK | VERSION}")
                 db.execute(f"PRAGMA user_version={VERSION}")
             db.execute("COMMIT")
+            self.fresh = True
         elif version == 1 and mark == 0:
             self.older = True
         elif mark != _MARK | version:

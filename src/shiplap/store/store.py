@@ -70,7 +70,7 @@ class Store:
             from shiplap.store.migrate import migrate
 
             migrate(self)
-        if self.index.replaced:
+        if self.index.replaced or (self.index.fresh and os.listdir(self.snapshots.directory)):
             self.sweep()  # no snapshot is recorded any more
 
     def __enter__(self) -> Store:
