@@ -107,6 +107,28 @@ class ShiplapError(Exception):
         return []
 
 
+_ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
+
+
+def quote(text: str) -> str:
+    """``text`` on one line of a message, as Go's ``%q`` has it, which BuildKit's messages are written with."""
+    out = []
+    for char in text:
+        if char in '"\\':
+            out.append("\\" + char)
+        elif char.isprintable():
+            out.append(char)
+        elif char in _ESCAPES:
+            out.append(_ESCAPES[char])
+        elif "\udc80" <= char <= "\udcff":
+            out.append(f"\\x{ord(char) - 0xDC00:02x}")
+        elif ord(char) < 0x80:
+            out.append(f"\\x{ord(char):02x}")
+        else:
+            out.append(f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}")
+    return '"' + "".join(out) + '"'
+
+
 def _rebuild(kind: type[ShiplapError], args: tuple[Any, ...], state: dict[str, Any]) -> ShiplapError:
     error = kind.__new__(kind)
     error.args = args

@@ -6,36 +6,17 @@ import re
 from collections.abc import Iterable
 
 from shiplap.dockerfile.fault import Fault
+from shiplap.errors import quote as quote
 
 SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 """``unicode.IsSpace``; Python's own idea of white space has four control characters more."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
 
 
 def valid(text: str) -> str:
     """``text`` with U+FFFD for each byte that was no UTF-8 (held as a surrogate), as Go's string functions make it."""
     return _SURROGATE.sub("\ufffd", text) if not text.isascii() else text
-
-
-def quote(text: str) -> str:
-    """``%q`` of a string."""
-    out = []
-    for char in text:
-        if char in '"\\':
-            out.append("\\" + char)
-        elif char.isprintable():
-            out.append(char)
-        elif char in _ESCAPES:
-            out.append(_ESCAPES[char])
-        elif "\udc80" <= char <= "\udcff":
-            out.append(f"\\x{ord(char) - 0xDC00:02x}")
-        elif ord(char) < 0x80:
-            out.append(f"\\x{ord(char):02x}")
-        else:
-            out.append(f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}")
-    return '"' + "".join(out) + '"'
 
 
 def quote_list(items: Iterable[str]) -> str:

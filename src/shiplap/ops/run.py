@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 
-from shiplap.errors import ImageError, StepError, TreeError
+from shiplap.errors import ImageError, StepError, TreeError, quote
 from shiplap.events.facts import StepOutput
 from shiplap.graph.node import Node
 from shiplap.graph.operations import NO_INPUT, Mount, Run
@@ -41,11 +41,11 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
     with ExitStack() as held, snapshots.draft(parent) as draft:
         base = held.enter_context(snapshots.tree(parent)) if parent != EMPTY else None
         accounts = Accounts(base)
-        command = " ".join(operation.args)
+        command = quote(" ".join(operation.args))
         try:
             identity = accounts.identity(operation.user)
         except ImageError as error:
-            error.message = f'process "{command}" did not complete successfully: {error.message}'
+            error.message = f"process {command} did not complete successfully: {error.message}"
             raise
         if bench.single_id:
             # No other group exists there, and root, who is the only user, gains nothing by one (alpine gives it ten).
@@ -71,7 +71,7 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
         if status.code != 0:
             reason = " (killed: out of memory)" if status.out_of_memory else ""
             raise StepError(
-                f'process "{command}" did not complete successfully: exit code: {status.code}{reason}',
+                f"process {command} did not complete successfully: exit code: {status.code}{reason}",
                 status=status.code,
                 output=tail.lines(),
                 step=node.about.name,
@@ -166,11 +166,14 @@ class _Mounts:
                 found.append(made)
         if self._operation.files:
             directory = self._held.enter_context(self._bench.store.scratch("heredoc"))
-            for number, inline in enumerate(self._operation.files):
-                file = directory / str(number)
+            directory = directory / "pipes"  # one mount for all, as in BuildKit, that every user can look into
+            directory.mkdir()
+            directory.chmod(0o755)
+            for inline in self._operation.files:
+                file = directory / inline.name
                 file.write_bytes(inline.data)
                 file.chmod(inline.mode)
-                found.append(StepMount("bind", f"/dev/pipes/{inline.name}", source=str(file)))
+            found.append(StepMount("bind", "/dev/pipes", source=str(directory)))
         return tuple(found)
 
     def _bind(self, mount: Mount) -> StepMount:
