@@ -21,6 +21,7 @@ from shiplap.oci.digest import Digest
 from shiplap.oci.manifest import parse_manifest
 from shiplap.store.images import Image
 from shiplap.store.index import seal
+from shiplap.store.leases import SNAPSHOT
 from shiplap.store.recover import extras
 from shiplap.store.sealed import unsealed
 from shiplap.store.snapshots import EMPTY, LayerBlob, Snapshot, blob_seal, remove_directory, snapshot_seal
@@ -281,7 +282,7 @@ class _Check:
                 wrong = f"the snapshot {snapshot.layer} whose layer it shares is not recorded"
             elif snapshot.parent != EMPTY and snapshot.parent not in ids:
                 wrong = f"the snapshot {snapshot.parent} beneath it is not recorded"
-            if wrong:
+            if wrong and not store.lease.others_hold(SNAPSHOT, id):  # else it may be in the making
                 self._lost.add(id)
                 self._find(
                     "snapshot-broken",

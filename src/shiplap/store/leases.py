@@ -139,6 +139,16 @@ class Lease:
             finally:
                 self._deciding = 0
 
+    def others_hold(self, kind: str, name: str) -> bool:
+        """Whether another living process has named it."""
+        own = self._own.path if self._own is not None else ""
+        return any(
+            _USED.get(found) == kind and named == name
+            for path in self._alive()
+            if path != own
+            for found, named in _read(path)
+        )
+
     def dead(self) -> list[Dead]:
         """The leases of processes that have died, each taken over."""
         found = []

@@ -6,12 +6,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from shiplap.errors import UsageError
+from shiplap.errors import StoreError, UsageError
 from shiplap.oci.digest import Digest, is_digest
 from shiplap.store.leases import BLOB, MOUNT, SNAPSHOT
 from shiplap.store.recover import blobs_of
@@ -206,7 +207,8 @@ def snapshot_sizes(store: Store) -> dict[str, int]:
             size = measured[id] = directory_bytes(store.snapshots.directory / id)
         sizes[id] = size
     if measured:
-        with store.index.transaction() as run:
+        # On a full disk it is measured again next time.
+        with suppress(StoreError), store.index.transaction() as run:
             for id, size in measured.items():
                 run("UPDATE snapshots SET bytes=? WHERE id=? AND bytes<0", size, id)
     return sizes
