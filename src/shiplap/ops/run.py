@@ -14,8 +14,9 @@ from shiplap.graph.node import Node
 from shiplap.graph.operations import NO_INPUT, Mount, Run
 from shiplap.layers.difference import inherit_owners
 from shiplap.ops.accounts import Accounts
+from shiplap.ops.record import on_record, put_on_record
 from shiplap.ops.workbench import Workbench
-from shiplap.sandbox.spec import Identity, ProcessSpec, Rootfs, StepMount
+from shiplap.sandbox.spec import ProcessSpec, Rootfs, StepMount
 from shiplap.store.locks import locked
 from shiplap.store.room import full_disk
 from shiplap.store.snapshots import EMPTY
@@ -39,6 +40,7 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
     parent = inputs[operation.rootfs] if operation.rootfs != NO_INPUT else EMPTY
     snapshots = bench.store.snapshots
     with ExitStack() as held, snapshots.draft(parent) as draft:
+        directories = tuple(snapshots.directories(parent)) if parent != EMPTY else ()
         base = held.enter_context(snapshots.tree(parent)) if parent != EMPTY else None
         accounts = Accounts(base)
         command = quote(" ".join(operation.args))
@@ -47,16 +49,13 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
         except ImageError as error:
             error.message = f"process {command} did not complete successfully: {error.message}"
             raise
-        if bench.single_id:
-            # No other group exists there, and root, who is the only user, gains nothing by one (alpine gives it ten).
-            identity = Identity(identity.uid, identity.gid, (identity.gid,))
         secrets = _Secrets(bench)
         mounts = _Mounts(operation, inputs, open_tree, bench, secrets, held)
         spec = ProcessSpec(
             args=operation.args,
             env=_environment(operation, bench, secrets, accounts.home(identity.uid)),
             cwd=operation.cwd,
-            rootfs=Rootfs(tuple(snapshots.directories(parent)) if parent != EMPTY else (), draft.diff, draft.work),
+            rootfs=Rootfs(directories, draft.diff, draft.work),
             identity=identity,
             mounts=mounts.all(),
             hostname=operation.hostname,
@@ -65,6 +64,7 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
             extra_hosts=operation.extra_hosts,
             shm_size=operation.shm_size,
             ulimits=dict(_ulimit(text) for text in operation.ulimits),
+            owners=on_record(base) if base is not None else {},
         )
         tail = _Tail(node, bench)
         status = bench.runtime().run(spec, tail.take, bench.cancel)
@@ -78,7 +78,9 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
                 where=node.about.place,
                 hint=full_disk(bench.store.root),
             )
-        if bench.single_id and base is not None:
+        if status.owners is not None:
+            put_on_record(status.owners, draft.diff)
+        elif bench.single_id and base is not None:
             _keep_owners(draft.diff, base)
         return draft.commit(about=node.about.name).id
 

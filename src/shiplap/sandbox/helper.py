@@ -33,6 +33,10 @@ def serve(control: int) -> None:
     machine = os.uname().machine
     bpf = seccomp.default_filter(machine) if seccomp.supported(machine) else b""
     facts = step.Facts(machine, bpf)
+    if facts.userns and seccomp.listens(machine):
+        from shiplap.sandbox import supervisor  # noqa: F401 - once, rather than in each keeper
+
+        facts.heard = seccomp.listening_filter(machine, facts.single)
     sock = _socket.socket(fileno=control)
     space = _socket.CMSG_SPACE(3 * 4)
     while True:

@@ -7,20 +7,25 @@ first process of a new pid namespace: when it ends, however it ends, the kernel 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import _socket
 import os
 import resource
 import select
+import sys
 
 from shiplap.sandbox import linux, mounts
 from shiplap.sandbox.refused import Refused
 from shiplap.sandbox.rooted import Made, reach, unmake
 from shiplap.sandbox.step import explain, first_process, read_message, scratch, spare, write_message
 
+NO_FOLLOW = 0x100  # AT_SYMLINK_NOFOLLOW
 TYPE_CHECKING = False  # see mounts.py
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from shiplap.sandbox.ledger import Ledger
     from shiplap.sandbox.step import Facts, Request
+    from shiplap.sandbox.supervisor import Supervisor
 
 
 def keep(sock: int, stdout: int, stderr: int, facts: Facts) -> NoReturn:
@@ -52,6 +57,8 @@ class _Keeper:
         self._facts = facts
         self._made: list[Made] = []
         self._failure: tuple[str, str, str] | None = None
+        self._ledger: Ledger | None = None
+        self._supervisor: Supervisor | None = None
 
     def run(self, stdout: int, stderr: int) -> tuple[object, ...]:
         request, facts = self._request, self._facts
@@ -70,48 +77,98 @@ class _Keeper:
                 for name in ("upper", "work"):
                     os.makedirs(spare(request, index, name), 0o755)
         nodev = not request["insecure"] and request["runtime"] is None
+        upper = os.open(request["upper"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         root = mounts.mount_root(request["lowers"], request["upper"], request["work"], facts.userns, nodev)
         try:
             mounts.real_directories(root)
-            owner = (request["uid"], request["gid"])
-            reach(root, request["cwd"], "dir", 0o755, owner).close()
+            self._keep_owners(root)
+            self._working_directory(root)
             code, memory = self._process(stdout, stderr)
+            unmake(root, self._made)
+            self._made = []
+            owners = self._ledger.collect(upper, root, request["owners"]) if self._ledger is not None else None
         finally:
             unmake(root, self._made)
             os.close(root)
+            os.close(upper)
             _unmount(request["upper"])
             if request["runtime"] is not None and request["runtime"]["delete"]:
                 _delete_container(request["runtime"]["delete"])
         if self._failure is not None:
             return ("error", *self._failure)
-        return ("exit", code, memory)
+        return ("exit", code, memory, owners)
+
+    def _keep_owners(self, root: int) -> None:
+        """Begin the ledger of what this kernel would refuse, if it lets us hear of it."""
+        request, facts = self._request, self._facts
+        if facts.heard:
+            from shiplap.sandbox.ledger import Ledger
+            from shiplap.sandbox.supervisor import Supervisor
+
+            self._ledger = Ledger(facts.machine)
+            self._ledger.seed(root, request["owners"], bool(request["lowers"]))
+            self._supervisor = Supervisor(self._ledger, facts.machine, request["groups"])
+
+    def _working_directory(self, root: int) -> None:
+        """Made, as the step's user's, if it is missing."""
+        uid, gid = self._request["uid"], self._request["gid"]
+        foreign = self._facts.single and (uid, gid) != (0, 0)
+        place = reach(root, self._request["cwd"], "dir", 0o755, (0, 0) if foreign else (uid, gid))
+        if foreign and self._ledger is not None:
+            for made in place.made:
+                path = "/".join((*made.parent, made.name))
+                self._ledger.write(self._ledger.look(root, os.fsencode(path), NO_FOLLOW), uid, gid)
+        place.close()
 
     def _process(self, stdout: int, stderr: int) -> tuple[int, bool]:
         kills = _memory_kills()
         report, write = os.pipe()
+        mine, theirs = _socket.socketpair() if self._supervisor is not None else (None, None)
         pid = os.fork()
         if pid == 0:
-            first_process(self._request, self._facts, stdout, stderr, write)
+            first_process(self._request, self._facts, stdout, stderr, write, theirs.fileno() if theirs else -1)
         os.close(write)
         os.close(stdout)
         os.close(stderr)
-        status = self._watch(pid, report)
+        if theirs is not None:
+            theirs.close()
+        try:
+            status = self._watch(pid, report, mine)
+        finally:
+            if self._supervisor is not None:
+                self._supervisor.close()
         code = os.waitstatus_to_exitcode(status)
         code = 128 - code if code < 0 else code
         return code, code == 137 and _memory_kills() > kills
 
-    def _watch(self, pid: int, report: int) -> int:
-        """Wait for the process, reading what it reports, and kill it once the socket is closed. Its wait status."""
+    def _watch(self, pid: int, report: int, heard: _socket.socket | None) -> int:
+        """Wait for the process, reading what it reports, and kill it once the socket is closed. Its wait status.
+
+        ``heard``: where the process hands over the listener of its calls, which are answered meanwhile.
+        """
+        supervisor, listener = self._supervisor, -1
         try:
             ended = os.pidfd_open(pid)
         except OSError:  # before Linux 5.3: look every few milliseconds
             ended = -1
         poller = select.poll()
-        for fd in (self._sock, report, ended):
+        for fd in (self._sock, report, ended, heard.fileno() if heard is not None else -1):
             if fd >= 0:
                 poller.register(fd, select.POLLIN)
         while True:
             ready = {fd for fd, _ in poller.poll(10 if ended < 0 else None)}
+            if listener in ready and supervisor is not None:
+                supervisor.answer()
+                if len(ready) == 1:
+                    continue
+            if heard is not None and heard.fileno() in ready:
+                poller.unregister(heard)
+                listener = _received(heard)
+                heard.close()
+                heard = None
+                if listener >= 0 and supervisor is not None:
+                    supervisor.listen(listener)
+                    poller.register(listener, select.POLLIN)
             if report in ready and not self._hear(report):
                 poller.unregister(report)
             if self._sock in ready:
@@ -135,9 +192,18 @@ class _Keeper:
             return False
         if kind == "made":
             self._made.append(Made(*rest))
+        elif kind == "owned":
+            if self._ledger is not None:
+                self._ledger.records[rest[0], rest[1]] = (rest[2], rest[3], 0, 0, -1)
         else:
             self._failure = (rest[0], rest[1], rest[2])
         return True
+
+
+def _received(sock: _socket.socket) -> int:
+    """The descriptor that comes over ``sock``; -1 if its other end has been closed."""
+    data, ancillary, _, _ = sock.recvmsg(1, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+    return int.from_bytes(ancillary[0][2], sys.byteorder) if data and ancillary else -1
 
 
 def _unmount(path: str) -> None:

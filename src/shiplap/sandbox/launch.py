@@ -150,8 +150,8 @@ class _Run:
         if self._answer[0] == "error":
             _, code, message, hint = self._answer
             raise SandboxError(message, code=code, hint=hint or None)
-        _, status, memory = self._answer
-        return ExitStatus(status, memory)
+        _, status, memory, owners = self._answer
+        return ExitStatus(status, memory, owners)
 
     def stop(self, closing: bool = True) -> None:
         """Make the keeper kill what still runs, wait until it has gone, and release everything. Idempotent."""

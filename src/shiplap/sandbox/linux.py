@@ -51,9 +51,13 @@ _NR_MOUNT_SETATTR = 442
 _NR_SECCOMP = {"x86_64": 317, "aarch64": 277}
 _NR_KEYCTL = {"x86_64": 250, "aarch64": 219}
 _NR_SIGACTION = {"x86_64": 13, "aarch64": 134}
+_NR_STATX = {"x86_64": 332, "aarch64": 291}
+_NR_NEWFSTATAT = {"x86_64": 262, "aarch64": 79}
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
+_SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
+_SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 32
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
@@ -86,6 +90,11 @@ for _name, _arguments in {
 }.items():
     getattr(_libc, _name).argtypes = _arguments
     getattr(_libc, _name).restype = _int
+for _name in ("process_vm_readv", "process_vm_writev"):
+    getattr(_libc, _name).argtypes = (_int, _pointer, _ulong, _pointer, _ulong, _ulong)
+    getattr(_libc, _name).restype = ctypes.c_ssize_t
+_libc.ioctl.argtypes = (_int, _ulong, _ulong)
+_libc.ioctl.restype = _int
 _libc.syscall.argtypes = (_long,) * 7
 _libc.syscall.restype = _long
 
@@ -108,6 +117,12 @@ class _CapHeader(ctypes.Structure):
 
 class _CapData(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
+
+
+class _Vector(ctypes.Structure):
+    """``struct iovec``."""
+
+    _fields_ = [("base", ctypes.c_uint64), ("length", ctypes.c_size_t)]
 
 
 class _Program(ctypes.Structure):
@@ -299,6 +314,115 @@ def install_seccomp(program: bytes, machine: str) -> None:
             if error.errno not in (errno.EINVAL, errno.ENOSYS):
                 raise
     _checked(_libc.prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(argument), 0, 0), "prctl SECCOMP")
+
+
+def install_listener(program: bytes, machine: str) -> int:
+    """Load a BPF ``program`` that answers some calls with SECCOMP_RET_USER_NOTIF; the descriptor they are heard on.
+
+    Linux 5.0. From 5.19 on a call that was heard is not broken off by a signal, which Go sends its threads all the time.
+    Needs CAP_SYS_ADMIN. Raises OSError (ENOSYS where there is no number for ``machine``).
+    """
+    if machine not in _NR_SECCOMP:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "seccomp")
+    code = ctypes.create_string_buffer(program, len(program))
+    argument = _Program(len(program) // 8, ctypes.addressof(code))
+    flags = _SECCOMP_FILTER_FLAG_NEW_LISTENER | _SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    for extra in (_SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0):
+        try:
+            return _syscall(
+                "seccomp",
+                _NR_SECCOMP[machine],
+                _SECCOMP_SET_MODE_FILTER,
+                flags | extra,
+                ctypes.addressof(argument),
+            )
+        except OSError as error:
+            if error.errno != errno.EINVAL or not extra:
+                raise
+    raise AssertionError
+
+
+class Listener:
+    """Receives what ``install_listener`` has heard: ``struct seccomp_notif`` (linux/seccomp.h)."""
+
+    SIZE = 80
+    _RECEIVE = 0xC0502100
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._buffer = ctypes.create_string_buffer(self.SIZE)
+        self._address = ctypes.addressof(self._buffer)
+
+    def receive(self) -> bytes:
+        """The next call; empty if a signal came first. Not fcntl.ioctl, which may begin again after a signal."""
+        ctypes.memset(self._address, 0, self.SIZE)
+        if _libc.ioctl(self.fd, self._RECEIVE, self._address) < 0:
+            return b""
+        return self._buffer.raw
+
+
+class Memory:
+    """Memory of other processes, a piece at a time. Needs the right to trace them."""
+
+    def __init__(self) -> None:
+        self._buffer = ctypes.create_string_buffer(4096)
+        self._here = _Vector(ctypes.addressof(self._buffer), 0)
+        self._there = _Vector(0, 0)
+        self._vectors = (ctypes.addressof(self._here), 1, ctypes.addressof(self._there), 1, 0)
+
+    def read(self, pid: int, address: int, size: int) -> bytes:
+        """At most ``size`` (up to 4096) bytes at ``address`` of process ``pid``."""
+        self._here.length = self._there.length = size
+        self._there.base = address
+        done = _checked(_libc.process_vm_readv(pid, *self._vectors), "process_vm_readv")
+        return self._buffer.raw[:done]
+
+    def text(self, pid: int, address: int) -> bytes:
+        """The bytes up to a NUL. Raises OSError (ENAMETOOLONG) where 4096 bytes hold none."""
+        found = b""
+        while len(found) < 4096:
+            room = 4096 - address % 4096  # what lies in the next page may not be there
+            part = self.read(pid, address, min(room, 256))
+            end = part.find(0)
+            if end >= 0:
+                return found + part[:end]
+            found += part
+            address += len(part)
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+    def write(self, pid: int, address: int, data: bytes) -> None:
+        """Put ``data`` (at most 4096 bytes) at ``address`` of process ``pid``."""
+        ctypes.memmove(self._buffer, data, len(data))
+        self._here.length = self._there.length = len(data)
+        self._there.base = address
+        if _checked(_libc.process_vm_writev(pid, *self._vectors), "process_vm_writev") != len(data):
+            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+
+
+class Status:
+    """``struct statx`` and the machine's ``struct stat`` of files, as the kernel writes them."""
+
+    def __init__(self, machine: str) -> None:
+        self._statx = _NR_STATX[machine]
+        self._stat = _NR_NEWFSTATAT[machine]
+        self._buffer = ctypes.create_string_buffer(256)
+        self._address = ctypes.addressof(self._buffer)
+
+    def statx(self, directory: int, path: bytes, flags: int, mask: int) -> bytes:
+        """256 bytes of statx(2) (Linux 4.11)."""
+        name = ctypes.c_char_p(path)
+        where = ctypes.cast(name, _pointer).value or 0
+        if _libc.syscall(self._statx, directory, where, flags, mask, self._address, 0) < 0:
+            _checked(-1, "statx")
+        return self._buffer.raw
+
+    def stat(self, directory: int, path: bytes, flags: int) -> bytes:
+        """144 bytes of fstatat(2), of which aarch64 uses 128."""
+        name = ctypes.c_char_p(path)
+        where = ctypes.cast(name, _pointer).value or 0
+        if _libc.syscall(self._stat, directory, where, self._address, flags, 0, 0) < 0:
+            _checked(-1, "newfstatat")
+        return self._buffer.raw[:144]
 
 
 def default_internal_signals(machine: str) -> None:

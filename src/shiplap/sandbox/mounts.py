@@ -91,7 +91,10 @@ def _no_overlay(error: OSError, userns: bool) -> Refused:
 
 
 def mount_root(lowers: Sequence[str], upper: str, work: str, userns: bool, nodev: bool) -> int:
-    """The root file system, mounted over the directory ``upper`` itself. Returns its O_PATH descriptor."""
+    """The root file system, mounted over the directory ``upper`` itself. Returns its O_PATH descriptor.
+
+    Whoever needs ``upper`` itself from then on has opened it before.
+    """
     flags = linux.MS_NODEV if nodev else 0
     upper_fd, work_fd = open_directory(upper), open_directory(work)
     try:
@@ -184,6 +187,8 @@ class Inside:
         self._scratch_path = scratch
         self._files = 0
         self._staging = False
+        self.owned: list[tuple[int, int, int, int]] = []
+        """Device, inode, and the owner that the kernel would not give to a file made here."""
 
     def staging(self, on: bool) -> None:
         """Whether targets are from now on relative to the scratch directory: mounts to be bound from there later."""
@@ -269,7 +274,11 @@ class Inside:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(fd, rest) :]
-        os.fchown(fd, *owner)
+        try:
+            os.fchown(fd, *owner)
+        except OSError:
+            made = os.fstat(fd)
+            self.owned.append((made.st_dev, made.st_ino, *owner))
         os.fchmod(fd, mode)
         os.close(fd)
         return os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=self._scratch)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from shiplap.sandbox import profile
 from shiplap.sandbox.syscalls import table
 
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _JUMP, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _JUMP, _RETURN, _AND = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06, 0x54
 _OFFSET_NUMBER, _OFFSET_MACHINE = 0, 4
 _OFFSET_ARGUMENT = 16
 """Low half of the first argument (little-endian). The kernel reads only that half of a family, a persona or clone's
@@ -20,6 +20,10 @@ namespace flags, so a filter that looked at all 64 bits could be fooled by the h
 ALLOW = 0x7FFF0000
 _ERRNO = 0x00050000
 REFUSE, MISSING = _ERRNO | 1, _ERRNO | 38
+HEARD = 0x7FC00000
+"""SECCOMP_RET_USER_NOTIF: whoever holds the listener answers (Linux 5.0)."""
+DONE = _ERRNO
+"""The call does nothing and succeeds."""
 
 MACHINES = {
     "x86_64": ((0xC000003E, "x86_64"), (0x40000003, "i386")),
@@ -37,6 +41,15 @@ Line = str | Instruction
 def supported(machine: str) -> bool:
     """Whether there is a table for ``machine`` (as uname -m gives it)."""
     return machine in MACHINES
+
+
+def listens(machine: str) -> bool:
+    """Whether this kernel can have calls of ``machine`` heard and answered by another process (Linux 5.0)."""
+    try:
+        with open("/proc/sys/kernel/seccomp/actions_avail") as table:
+            return supported(machine) and "user_notif" in table.read().split()
+    except OSError:
+        return False
 
 
 def default_filter(machine: str) -> bytes:
@@ -83,6 +96,64 @@ def _search(ranges: list[tuple[int, str]], prefix: str) -> list[Line]:
         upper,
         *_search(ranges[middle:], prefix),
     ]
+
+
+OWNER_CALLS = """
+chown lchown fchown fchownat stat lstat fstat newfstatat statx mkdir mkdirat symlink symlinkat mknod mknodat
+open openat openat2 creat execve execveat getuid geteuid getgid getegid getresuid getresgid getgroups
+setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid setgroups
+"""
+"""What is heard where only one user id exists: all that gives files away, shows or takes their owner, or changes who a
+process is."""
+_CREATING = {"open": 1, "openat": 2}
+"""Heard only if the flags, in this argument, may make a file: O_CREAT, or __O_TMPFILE."""
+_MAY_CREATE = 0o20000100
+_NODES = {"mknod": 1, "mknodat": 2}
+_KIND, _CHARACTER, _BLOCK = 0o170000, 0o020000, 0o060000
+_SILENT = """
+chown lchown fchown fchownat chown32 lchown32 fchown32 setuid setgid setreuid setregid setresuid setresgid setgroups
+setuid32 setgid32 setreuid32 setregid32 setresuid32 setresgid32 setgroups32
+"""
+"""In a 32-bit process these succeed and do nothing, as with Charliecloud: its structures are not worth knowing."""
+
+
+def listening_filter(machine: str, owners: bool) -> bytes:
+    """The program that has a keeper hear what a user namespace refuses: device nodes and, with ``owners``, whatever has
+    to do with users other than root. It comes before the default filter, whose refusals win. KeyError if unsupported.
+    """
+    lines: list[Line] = [(_LOAD, _OFFSET_MACHINE, "", "")]
+    lines += [(_EQUAL, number, f"{name}:", "") for number, name in MACHINES[machine]]
+    lines.append((_RETURN, ALLOW, "", ""))
+    (_, native), (_, small) = MACHINES[machine]
+    numbers = table(native)
+    heard = [name for name in (OWNER_CALLS.split() if owners else _NODES) if name in numbers]
+    by_argument = _CREATING if owners else _NODES
+    answers = {numbers[name]: name if name in by_argument else "heard" for name in heard}
+    lines += [f"{native}:", (_LOAD, _OFFSET_NUMBER, "", ""), *_search(_runs(answers, "allow"), native)]
+    other = {table(small)[name]: "done" for name in _SILENT.split() if owners and name in table(small)}
+    lines += [f"{small}:", (_LOAD, _OFFSET_NUMBER, "", ""), *_search(_runs(other, "allow"), small)]
+    for name in heard:
+        if name not in by_argument:
+            continue
+        lines += [name, (_LOAD, _OFFSET_ARGUMENT + 8 * by_argument[name], "", "")]
+        if owners:
+            lines += [(_ANY_BIT, _MAY_CREATE, "heard", ""), (_JUMP, 0, "allow", "")]
+        else:
+            lines += [(_AND, _KIND, "", ""), (_EQUAL, _CHARACTER, "heard", ""), (_EQUAL, _BLOCK, "heard", "")]
+            lines.append((_JUMP, 0, "allow", ""))
+    for label, answer in (("allow", ALLOW), ("heard", HEARD), ("done", DONE)):
+        lines += [label, (_RETURN, answer, "", "")]
+    return assemble(lines)
+
+
+def _runs(answers: dict[int, str], default: str) -> list[tuple[int, str]]:
+    """As ``_ranges``: first number and label of each run of calls with one answer."""
+    runs = [(0, answers.get(0, default))]
+    for number in sorted({n + step for n in answers for step in (0, 1)}):
+        label = answers.get(number, default)
+        if label != runs[-1][1]:
+            runs.append((number, label))
+    return runs
 
 
 def _by_argument() -> list[Line]:

@@ -17,6 +17,10 @@ class Identity:
     groups: tuple[int, ...] = ()
 
 
+FileOwner = tuple[int, int, int, int]
+"""User, group, whole mode and device number of a file; the latter two are -1 where the file itself has them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rootfs:
     """Directories that make the root file system.
@@ -83,6 +87,8 @@ class ProcessSpec:
     """Bytes; 0 = 64 MiB."""
     ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Name as in ``ulimit`` of docker (``nofile``), soft and hard."""
+    owners: Mapping[str, FileOwner] = field(default_factory=dict)
+    """What is on record for paths of the root (relative, without links), as ``ExitStatus.owners`` gives it."""
     dns: str = ""
     """Content of /etc/resolv.conf; empty = the machine's own, cleaned of what cannot be reached."""
 
@@ -93,6 +99,8 @@ class ExitStatus:
 
     code: int
     out_of_memory: bool = False
+    owners: Mapping[str, FileOwner] | None = field(default=None, compare=False)
+    """Of what is in ``upper`` now, where the file system does not say it; None: it always does."""
 
 
 Output = Callable[[int, bytes], None]

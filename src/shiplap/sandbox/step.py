@@ -8,6 +8,7 @@ import fcntl
 import marshal
 import os
 import resource
+import sys
 
 from shiplap.sandbox import linux, mounts, profile
 from shiplap.sandbox.refused import NotExecutable, Refused
@@ -29,19 +30,26 @@ _SIOCSIFFLAGS = 0x8914
 _IFF_UP_RUNNING = 0x41
 _REPORT = 3
 """Descriptor on which the process tells its keeper what it made, and why it failed; exec closes it."""
+_HEARD = 4
+"""Descriptor on which it hands the keeper the listener of its calls, if there is to be one; exec closes it."""
 SCRATCH = "scratch"
 
 
 class Facts:
     """What the helper found out once: ``userns`` not the machine's first user namespace, ``filter`` the BPF program."""
 
-    __slots__ = ("filter", "gid_5", "machine", "nofile", "setgroups", "userns")
+    __slots__ = ("filter", "gid_5", "heard", "machine", "nofile", "setgroups", "single", "userns")
 
     def __init__(self, machine: str, bpf: bytes) -> None:
         self.machine = machine
         self.filter = bpf
+        self.heard = b""
+        """The program of the calls that the keeper answers; empty: none."""
         with open("/proc/self/uid_map", "rb") as table:
-            self.userns = table.read().split() != [b"0", b"0", b"4294967295"]
+            spans = [[int(word) for word in line.split()] for line in table]
+        self.userns = spans != [[0, 0, 0xFFFFFFFF]]
+        self.single = all(count == 1 for _, _, count in spans)
+        """Only root exists here."""
         with open("/proc/self/gid_map", "rb") as table:
             spans = [[int(word) for word in line.split()] for line in table]
         self.gid_5 = any(inside <= 5 < inside + count for inside, _, count in spans)
@@ -96,20 +104,23 @@ def spare(request: Request, index: int, name: str = "") -> str:
     return os.path.join(request["work"], f"view-{index}", name)
 
 
-def first_process(request: Request, facts: Facts, stdout: int, stderr: int, report: int) -> NoReturn:
-    """The forked child: becomes the step's process, or reports why not."""
+def first_process(request: Request, facts: Facts, stdout: int, stderr: int, report: int, heard: int) -> NoReturn:
+    """The forked child: becomes the step's process, or reports why not. ``heard``: -1, or a socket for the listener."""
     try:
         # Above everything that dup2 will overwrite.
         stdout, stderr, report = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (stdout, stderr, report))
+        heard = fcntl.fcntl(heard, fcntl.F_DUPFD_CLOEXEC, 16) if heard >= 0 else -1
         os.dup2(report, _REPORT, inheritable=False)
+        if heard >= 0:
+            os.dup2(heard, _HEARD, inheritable=False)
         linux.die_with_parent(_signal.SIGKILL)
         os.setsid()
         if request["runtime"] is None:
             _enter_root(request, facts)
             _take_stdio(stdout, stderr, (request["uid"], request["gid"]))
-            _become(request, facts)
+            _become(request, facts, heard >= 0)
         else:
-            _hand_over(request, facts, stdout, stderr)
+            _hand_over(request, facts, stdout, stderr, heard >= 0)
     except NotExecutable as error:
         os.write(2, f"{error}\n".encode())
         os._exit(1)
@@ -166,6 +177,8 @@ def _step_mounts(inside: mounts.Inside, request: Request) -> None:
         if mount["staged"]:
             place.made.clear()  # in the scratch directory, which vanishes as a whole
         _tell([place])
+    for file in inside.owned:
+        write_message(_REPORT, ("owned", *file))
 
 
 def _tell(places: list[Place]) -> None:
@@ -191,7 +204,7 @@ def _take_stdio(stdout: int, stderr: int, owner: tuple[int, int]) -> None:
             os.fchown(number, *owner)  # so that a USER may open /dev/stdout
         except OSError:
             pass
-    os.closerange(_REPORT + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    os.closerange(_HEARD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     for number in range(1, 65):
         try:
             _signal.signal(number, _signal.SIG_DFL)  # Python ignores SIGPIPE, and exec keeps what is ignored
@@ -202,7 +215,17 @@ def _take_stdio(stdout: int, stderr: int, owner: tuple[int, int]) -> None:
     os.umask(0o022)
 
 
-def _become(request: Request, facts: Facts) -> NoReturn:
+def _be_heard(facts: Facts) -> None:
+    """Let the keeper answer the calls of ``facts.heard``: of this process, which must not end before it has been heard,
+    and of all that come from it."""
+    listener = linux.install_listener(facts.heard, facts.machine)
+    sock = _socket.socket(fileno=_HEARD)
+    sock.sendmsg([b"l"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(4, sys.byteorder))])
+    os.close(listener)
+    sock.close()
+
+
+def _become(request: Request, facts: Facts, heard: bool) -> NoReturn:
     """Take the identity, give up the powers, and exec. The filter goes in while CAP_SYS_ADMIN is still there, since
     no_new_privs stays off as in BuildKit: sudo and su work in a step."""
     _limits(request["ulimits"], facts)
@@ -215,8 +238,11 @@ def _become(request: Request, facts: Facts) -> NoReturn:
     granted = everything if insecure else profile.CAPABILITY_MASK & everything
     if not insecure:
         linux.limit_bounding(profile.CAPABILITY_MASK)
+    if heard:
+        _be_heard(facts)
+    if not insecure:
         linux.install_seccomp(facts.filter, facts.machine)
-    if facts.setgroups:
+    if facts.setgroups or (heard and facts.single):
         os.setgroups(request["groups"])
     uid, gid = request["uid"], request["gid"]
     linux.keep_capabilities(True)
@@ -273,7 +299,7 @@ def _executable(path: str) -> bool:
     return os.path.isfile(path) and os.access(path, os.X_OK, effective_ids=True)
 
 
-def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int) -> NoReturn:
+def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int, heard: bool) -> NoReturn:
     """Call an OCI runtime over a root that has the step's mounts in it already (runtimes bind it recursively).
 
     It is told to detach: then the process inherits the step's own pipes (in the foreground runc copies through pipes of
@@ -290,6 +316,8 @@ def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int) -> NoRe
     os.chdir(runtime["bundle"])
     _take_stdio(stdout, stderr, (request["uid"], request["gid"]))
     resource.setrlimit(resource.RLIMIT_NOFILE, facts.nofile)
+    if heard:
+        _be_heard(facts)
     status = _call(runtime["run"])
     if status == 0:
         with open(runtime["pid_file"], "rb") as answer:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from pathlib import Path
 from typing import Any
 
 from shiplap.errors import SandboxError
+from shiplap.sandbox import seccomp
 from shiplap.sandbox.spec import ProcessSpec, StepMount
 from shiplap.sandbox.userns import IdMap
 
@@ -24,11 +26,16 @@ def request(spec: ProcessSpec, ids: IdMap) -> dict[str, Any]:
         raise SandboxError("a step needs a command, and no NUL byte in it or in its environment", code="bad-command")
     if spec.network not in ("host", "none"):
         raise SandboxError(f"unknown network mode {spec.network!r}", code="network", hint="host or none")
-    ids.require(spec.identity.uid, spec.identity.gid, *spec.identity.groups)
+    groups = spec.identity.groups
+    pretends = ids.single and seccomp.listens(os.uname().machine)  # then everybody exists, by the keeper's word
+    if not pretends:
+        # No other group exists, and root, who is the only user, gains nothing by one (alpine gives it ten).
+        groups = (spec.identity.gid,) if ids.single else groups
+        ids.require(spec.identity.uid, spec.identity.gid, *groups)
     for mount in spec.mounts:
         if mount.kind not in _KINDS:
             raise SandboxError(f"unknown kind of mount {mount.kind!r}", code="mount-kind")
-        if mount.kind == "secret":
+        if mount.kind == "secret" and not pretends:
             ids.require(mount.uid, mount.gid)
     return {
         "args": list(spec.args),
@@ -39,7 +46,8 @@ def request(spec: ProcessSpec, ids: IdMap) -> dict[str, Any]:
         "work": spec.rootfs.work,
         "uid": spec.identity.uid,
         "gid": spec.identity.gid,
-        "groups": list(spec.identity.groups),
+        "groups": list(groups),
+        "owners": {path: tuple(owner) for path, owner in spec.owners.items()},
         "mounts": [_mount(mount) for mount in sorted(spec.mounts, key=_depth)],
         "hostname": spec.hostname,
         "network": spec.network,

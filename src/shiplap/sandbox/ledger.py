@@ -1,0 +1,150 @@
+"""Owners and device numbers of files, kept by inode while a step runs, where the kernel would not set them.
+
+An inode outlives renames and further names, so it is what a record is about; but its number is given to another file
+once it is gone. So a record also knows when its file was born (statx, Linux 4.11; ext4, xfs, btrfs, f2fs, tmpfs since 6.x
+tell). Files of lower layers keep their number while they are there, and overlayfs shows it also after copying them up, so
+of those no birth is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from shiplap.sandbox import linux
+
+TYPE_CHECKING = False  # see mounts.py
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    Key = tuple[int, int]
+    Record = tuple[int, int, int, int, int]
+
+    Owner = tuple[int, int, int, int]
+
+FOLLOW, NO_FOLLOW, EMPTY = 0, 0x100, 0x1000
+_WANTED = 0xFFF | 0x1000
+"""STATX_BASIC_STATS, STATX_BTIME and STATX_MNT_ID (Linux 5.8)."""
+_BTIME = 0x800
+_ORIGINS = ("user.overlay.origin", "trusted.overlay.origin")
+
+
+class Found:
+    """What statx(2) says of a file."""
+
+    __slots__ = ("born", "gid", "key", "links", "mode", "mount", "uid")
+
+    def __init__(self, raw: bytes) -> None:
+        number = int.from_bytes
+        self.links = number(raw[16:20], "little")
+        self.uid = number(raw[20:24], "little")
+        self.gid = number(raw[24:28], "little")
+        self.mode = number(raw[28:30], "little")
+        self.key = (
+            os.makedev(number(raw[136:140], "little"), number(raw[140:144], "little")),
+            number(raw[32:40], "little"),
+        )
+        known = number(raw[0:4], "little") & _BTIME
+        self.born = number(raw[80:88], "little") * 10**9 + number(raw[88:92], "little") if known else -1
+        self.mount = number(raw[144:152], "little")
+
+
+class Ledger:
+    """Records by (device, inode): uid, gid, type of the file (0: as it is), device number, birth (-1: any)."""
+
+    def __init__(self, machine: str) -> None:
+        self.status = linux.Status(machine)
+        self.records: dict[Key, Record] = {}
+        self.groups = False
+        """Whether any directory belongs to another group than root: what is made in it may take that."""
+
+    def look(self, directory: int, path: bytes, flags: int) -> Found:
+        """statx(2) of ``path``. Raises OSError."""
+        return Found(self.status.statx(directory, path, flags, _WANTED))
+
+    def of(self, found: Found) -> Record | None:
+        """The record of a file, if it is about this very file."""
+        record = self.records.get(found.key)
+        if record is None or record[4] in (-1, found.born):
+            return record
+        del self.records[found.key]
+        return None
+
+    def owner(self, found: Found) -> tuple[int, int]:
+        """User and group, as a step shall see them."""
+        record = self.of(found)
+        return (found.uid, found.gid) if record is None else (record[0], record[1])
+
+    def write(self, found: Found, uid: int, gid: int, kind: int = 0, rdev: int = 0) -> None:
+        """Put a file on record; ``kind`` (S_IFMT bits) and ``rdev`` are those it already has if 0."""
+        old = self.of(found)
+        if old is not None and not kind:
+            kind, rdev = old[2], old[3]
+        self.records[found.key] = (uid, gid, kind, rdev, found.born)
+        self.groups |= gid != 0 and stat.S_ISDIR(found.mode)
+
+    def seed(self, root: int, owners: Mapping[str, Owner], lower: bool) -> None:
+        """Records of the base: path below the directory ``root`` to uid, gid, mode and device number (-1: as it is).
+
+        ``lower``: these files lie in lower layers of an overlay.
+        """
+        for path, (uid, gid, mode, rdev) in owners.items():
+            try:
+                found = self.look(root, os.fsencode(path), NO_FOLLOW if path else EMPTY)
+            except OSError:
+                continue
+            self.write(found, uid, gid, stat.S_IFMT(mode) if mode >= 0 else 0, max(rdev, 0))
+            if lower:
+                self.records[found.key] = (*self.records[found.key][:4], -1)
+
+    def collect(self, upper: int, root: int, owners: Mapping[str, Owner]) -> dict[str, Owner]:
+        """Records of what lies in the directory ``upper``, by path, as ``seed`` takes them; ``root`` is the same with
+        lower layers below it, whose records were ``owners``.
+
+        A file with several names changes its number when it is copied up; what is on record for its path then holds on.
+        """
+        collected: dict[str, Owner] = {}
+        for path in _paths(upper):
+            try:
+                found = self.look(root, os.fsencode(path), NO_FOLLOW if path else EMPTY)
+            except OSError:
+                continue  # a whiteout
+            record = self.of(found)
+            if record is not None:
+                uid, gid, kind, rdev, _ = record
+                if kind:
+                    collected[path] = (uid, gid, kind | stat.S_IMODE(found.mode), rdev)
+                elif (uid, gid) != (found.uid, found.gid):
+                    collected[path] = (uid, gid, -1, -1)
+            elif path in owners and found.links > 1 and _copied_up(upper, path):
+                collected[path] = owners[path]
+        return collected
+
+
+def _paths(upper: int) -> Iterator[str]:
+    """Every path below the directory ``upper``, and "" for itself."""
+    yield ""
+    pending = [""]
+    while pending:
+        here = pending.pop()
+        fd = os.open(here or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=upper)
+        try:
+            with os.scandir(fd) as items:
+                for item in items:
+                    path = f"{here}/{item.name}" if here else item.name
+                    yield path
+                    if item.is_dir(follow_symlinks=False):
+                        pending.append(path)
+        finally:
+            os.close(fd)
+
+
+def _copied_up(upper: int, path: str) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=upper)
+    except OSError:
+        return False
+    try:
+        return any(name in os.listxattr(fd) for name in _ORIGINS)
+    finally:
+        os.close(fd)
