@@ -111,5 +111,6 @@ def error(text: str) -> str:
     """An error without what differs from build to build."""
     text = re.sub(r"^failed to (compute cache key|calculate checksum of ref \w+::\w+): ", "", text.strip())
     text = re.sub(r"^failed to calculate checksum of ref \w+::\w+: ", "", text)
+    text = re.sub(r"^(rpc error: code = Unknown desc = )?invalid includepatterns: \[.*\]: ", "", text)
     text = re.sub(r"/\S*/cachemounts/buildkit\d+", "", text)  # where BuildKit's machine had mounted it
     return re.sub(r"@sha256:[0-9a-f]{64}", "", text)
