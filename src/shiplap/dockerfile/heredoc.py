@@ -8,6 +8,7 @@ import msgspec
 
 from shiplap.dockerfile.fault import Fault
 from shiplap.dockerfile.words import Lexer
+from shiplap.trees.patterns import clean
 
 _FORM = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)")
 _TABS = re.compile(r"^\t+", re.MULTILINE)
@@ -60,6 +61,17 @@ def heredocs_of(line: str) -> list[Heredoc]:
     except Fault:
         return []
     return [heredoc for word in words if (heredoc := parse_heredoc(word)) is not None]
+
+
+def file_name(name: str) -> str:
+    """The file that the heredoc ``name`` is to a step. Raises Fault for a name that leads into a directory."""
+    path = clean("/" + name)
+    if "/" in path[1:] or path == "/":
+        why = "is a directory" if path == "/" else "no such file or directory"
+        raise Fault(
+            f"open {path}: {why}", code="invalid-heredoc", hint="choose a delimiter that can name a file", at=name
+        )
+    return path[1:]
 
 
 def _quotes(text: str) -> int:

@@ -8,6 +8,7 @@ from shiplap.dockerfile import instructions
 from shiplap.dockerfile.fault import Fault
 from shiplap.dockerfile.giturl import GitUrl, is_http, parse_git_url
 from shiplap.dockerfile.gotext import quote, valid
+from shiplap.dockerfile.heredoc import file_name
 from shiplap.dockerfile.lower_config import step_text
 from shiplap.dockerfile.paths import destination, normalize
 from shiplap.dockerfile.state import Ground, StageState
@@ -208,8 +209,7 @@ class _Actions:
 
     def _inline(self) -> None:
         files = tuple(
-            Inline(clean("/" + name)[1:], content.encode("utf-8", "surrogateescape"))
-            for name, content in self._plan.inline
+            Inline(file_name(name), content.encode("utf-8", "surrogateescape")) for name, content in self._plan.inline
         )
         self._made.append(
             Copy(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from shiplap.dockerfile import instructions
 from shiplap.dockerfile.fault import Fault
 from shiplap.dockerfile.gotext import quote
-from shiplap.dockerfile.heredoc import is_heredoc
+from shiplap.dockerfile.heredoc import file_name, is_heredoc
 from shiplap.dockerfile.lower_config import upper_keyword, with_shell
 from shiplap.dockerfile.mounts import MountFlag, parse_mount
 from shiplap.dockerfile.paths import join, without_nul
@@ -74,8 +74,7 @@ def _command(state: StageState, run: instructions.Run) -> tuple[tuple[str, ...],
         first = run.files[0]
         if is_heredoc(args[0]) is not None:
             if state.draft.os != "windows" and first.body.startswith("#!"):
-                name = join("/", first.name)[1:]
-                files = (Inline(name, first.body.encode("utf-8", "surrogateescape"), 0o755),)
+                files = (Inline(file_name(first.name), first.body.encode("utf-8", "surrogateescape"), 0o755),)
                 args = (join(PIPES, first.name),)
             else:
                 args = (first.body,)

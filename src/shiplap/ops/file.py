@@ -20,6 +20,7 @@ from shiplap.ops.workbench import Workbench
 from shiplap.store.snapshots import EMPTY, Draft, LayerBlob
 from shiplap.trees.change import ChangeTree, Spot
 from shiplap.trees.copy import Copier, CopyRule
+from shiplap.trees.part import empty_table
 from shiplap.trees.planned import PlannedTree
 from shiplap.trees.select import Selected
 from shiplap.trees.tree import Tree
@@ -51,6 +52,11 @@ def change_files(
         return draft.commit(about=about).id
 
 
+def _nothing(bench: Workbench) -> Tree:
+    """What COPY finds in a stage without layers: a root directory, and nothing in it."""
+    return Tree((empty_table(_now(bench)),))
+
+
 def _apply(
     operation: FileChange, target: ChangeTree, base: Tree | None, open_tree: OpenTree, bench: Workbench, held: ExitStack
 ) -> None:
@@ -59,7 +65,7 @@ def _apply(
         if isinstance(action, MakeDirectory):
             _make_directory(action, target, accounts, bench)
         else:
-            source = held.enter_context(open_tree(action.input)) if action.input != NO_INPUT else None
+            source = held.enter_context(open_tree(action.input) if action.input != NO_INPUT else _nothing(bench))
             _copy(action, source, target, accounts, bench)
 
 
@@ -94,7 +100,7 @@ def _make_directory(action: MakeDirectory, target: ChangeTree, accounts: Account
     target.spot(action.path, create=create)
 
 
-def _copy(action: Copy, source: Tree | None, target: ChangeTree, accounts: Accounts, bench: Workbench) -> None:
+def _copy(action: Copy, source: Tree, target: ChangeTree, accounts: Accounts, bench: Workbench) -> None:
     owner: tuple[int, int] | None = accounts.owner(action.owner) if action.owner else None
     if owner is None and action.reset_owner:
         owner = (0, 0)
@@ -104,15 +110,14 @@ def _copy(action: Copy, source: Tree | None, target: ChangeTree, accounts: Accou
     def extract(match: Selected, make: Callable[[], Spot]) -> bool:
         return _extract(match, make, target, unpacked_owner, bench)
 
-    if source is not None:
+    if action.sources:
         copier = Copier(source, target, rule, _now(bench))
         for name in action.sources:
             copier.copy(name, action.dest, None if action.unpack is False else extract)
     if action.inline:
-        with Tree(()) as nothing:
-            copier = Copier(nothing, target, rule, _now(bench))
-            for inline in action.inline:
-                copier.place_file(inline.name, inline.data, inline.mode, action.dest)
+        copier = Copier(source, target, rule, _now(bench))
+        for inline in action.inline:
+            copier.place_file(inline.name, inline.data, inline.mode, action.dest)
 
 
 def _extract(

@@ -6,11 +6,13 @@ A :class:`Directory` merges the parts of several layers; it does not care which 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
+from shiplap.errors import TreeError
 from shiplap.trees.entry import Entry, entry_of
 from shiplap.trees.owners import Owners
 
@@ -213,6 +215,20 @@ class Table:
         self.root = root
         self.open = open
         self.directory = directory
+
+
+def empty_table(now: int) -> Table:
+    """A layer that holds nothing but its root, made at ``now`` (nanoseconds): what a stage without layers is to COPY."""
+    root = Entry("", stat.S_IFDIR | 0o755, 0, 0, 0, now, 0, 1, -1, 0, 0)
+    return Table(Content(root, children={}), _no_file, _no_directory)
+
+
+def _no_file(path: str) -> int:
+    raise TreeError(f"an empty layer has no {path}", code="not-found")
+
+
+def _no_directory() -> str:
+    raise TreeError("an empty layer is not on disk", code="not-on-disk")
 
 
 def read_xattrs(path: str) -> dict[str, bytes]:

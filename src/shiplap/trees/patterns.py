@@ -129,7 +129,7 @@ class PatternSet:
                 pattern = pattern[1:]
                 if not pattern:
                     raise TreeError('illegal exclusion pattern: "!"', code="invalid-pattern")
-            _check(pattern)
+            check_pattern(pattern)
             if not runs or runs[-1][0] != excludes:
                 runs.append((excludes, []))
             runs[-1][1].append(pattern)
@@ -193,8 +193,9 @@ def match_path(pattern: str, name: str) -> bool:
     return _matcher(pattern)(name)
 
 
-def _check(pattern: str) -> None:
-    # patternmatcher matches each pattern with "." for the sake of the error alone.
+def check_pattern(pattern: str) -> None:
+    """Raise TreeError(code="invalid-pattern") where patternmatcher does before it matches anything."""
+    # It matches each pattern with "." for the sake of the error alone.
     _matcher(pattern)(".")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from shiplap.errors import TreeError
 from shiplap.trees.entry import Entry
-from shiplap.trees.patterns import match_path
+from shiplap.trees.patterns import check_pattern, match_path
 from shiplap.trees.root import Found, find
 from shiplap.trees.tree import Directory, Tree
 
@@ -53,6 +53,7 @@ def select(tree: Tree, source: str) -> list[Selected]:
         clean = clean[1:]
     if not has_wildcard(clean):
         return [Selected(clean, _must_find(tree, clean))]
+    check_pattern(clean[1:])
     parts = clean[1:].split("/")
     first = next(number for number, part in enumerate(parts) if has_wildcard(part))
     head = "/" + "/".join(parts[:first])
