@@ -105,7 +105,7 @@ class _Keeper:
             from shiplap.sandbox.ledger import Ledger
             from shiplap.sandbox.supervisor import Supervisor
 
-            self._ledger = Ledger(facts.machine)
+            self._ledger = Ledger(facts.machine, facts.single)
             self._ledger.seed(root, request["owners"], bool(request["lowers"]))
             self._supervisor = Supervisor(self._ledger, facts.machine, request["groups"])
 

@@ -52,8 +52,10 @@ class Found:
 class Ledger:
     """Records by (device, inode): uid, gid, type of the file (0: as it is), device number, birth (-1: any)."""
 
-    def __init__(self, machine: str) -> None:
+    def __init__(self, machine: str, owners: bool) -> None:
+        """``owners``: chown(2) is heard; else the file system knows owners, and records are of device nodes."""
         self.status = linux.Status(machine)
+        self._owners = owners
         self.records: dict[Key, Record] = {}
         self.groups = False
         """Whether any directory belongs to another group than root: what is made in it may take that."""
@@ -112,6 +114,8 @@ class Ledger:
             record = self.of(found)
             if record is not None:
                 uid, gid, kind, rdev, _ = record
+                if not self._owners:
+                    uid, gid = found.uid, found.gid
                 if kind:
                     collected[path] = (uid, gid, kind | stat.S_IMODE(found.mode), rdev)
                 elif (uid, gid) != (found.uid, found.gid):

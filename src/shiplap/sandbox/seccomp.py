@@ -101,13 +101,16 @@ def _search(ranges: list[tuple[int, str]], prefix: str) -> list[Line]:
 OWNER_CALLS = """
 chown lchown fchown fchownat stat lstat fstat newfstatat statx mkdir mkdirat symlink symlinkat mknod mknodat
 open openat openat2 creat execve execveat getuid geteuid getgid getegid getresuid getresgid getgroups
-setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid setgroups
+setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid setgroups getrlimit setrlimit prlimit64
 """
 """What is heard where only one user id exists: all that gives files away, shows or takes their owner, or changes who a
 process is."""
 _CREATING = {"open": 1, "openat": 2}
 """Heard only if the flags, in this argument, may make a file: O_CREAT, or __O_TMPFILE."""
 _MAY_CREATE = 0o20000100
+_LIMITING = {"getrlimit": 0, "setrlimit": 0, "prlimit64": 1}
+"""Heard only if it is about this limit (RLIMIT_LOCKS), in which the supervisor keeps who a process is."""
+_LOCKS = 10
 _NODES = {"mknod": 1, "mknodat": 2}
 _KIND, _CHARACTER, _BLOCK = 0o170000, 0o020000, 0o060000
 _SILENT = """
@@ -127,7 +130,7 @@ def listening_filter(machine: str, owners: bool) -> bytes:
     (_, native), (_, small) = MACHINES[machine]
     numbers = table(native)
     heard = [name for name in (OWNER_CALLS.split() if owners else _NODES) if name in numbers]
-    by_argument = _CREATING if owners else _NODES
+    by_argument = {**_CREATING, **_LIMITING} if owners else _NODES
     answers = {numbers[name]: name if name in by_argument else "heard" for name in heard}
     lines += [f"{native}:", (_LOAD, _OFFSET_NUMBER, "", ""), *_search(_runs(answers, "allow"), native)]
     other = {table(small)[name]: "done" for name in _SILENT.split() if owners and name in table(small)}
@@ -136,11 +139,13 @@ def listening_filter(machine: str, owners: bool) -> bytes:
         if name not in by_argument:
             continue
         lines += [name, (_LOAD, _OFFSET_ARGUMENT + 8 * by_argument[name], "", "")]
-        if owners:
-            lines += [(_ANY_BIT, _MAY_CREATE, "heard", ""), (_JUMP, 0, "allow", "")]
+        if name in _CREATING:
+            lines.append((_ANY_BIT, _MAY_CREATE, "heard", ""))
+        elif name in _LIMITING:
+            lines.append((_EQUAL, _LOCKS, "heard", ""))
         else:
             lines += [(_AND, _KIND, "", ""), (_EQUAL, _CHARACTER, "heard", ""), (_EQUAL, _BLOCK, "heard", "")]
-            lines.append((_JUMP, 0, "allow", ""))
+        lines.append((_JUMP, 0, "allow", ""))
     for label, answer in (("allow", ALLOW), ("heard", HEARD), ("done", DONE)):
         lines += [label, (_RETURN, answer, "", "")]
     return assemble(lines)

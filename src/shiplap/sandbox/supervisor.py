@@ -95,6 +95,9 @@ class Supervisor:
             "getresgid": lambda pid, a: self._tell(pid, a, 1),
             "getgroups": self._get_groups,
             "setgroups": self._set_groups,
+            "getrlimit": lambda pid, a: self._unlimited(pid, a[1]),
+            "setrlimit": lambda pid, a: 0,
+            "prlimit64": lambda pid, a: self._unlimited(pid, a[3]),
             **{name: self._becomes(name) for name in ("setuid", "setreuid", "setresuid", "setfsuid")},
             **{name: self._becomes(name) for name in ("setgid", "setregid", "setresgid", "setfsgid")},
         }
@@ -429,6 +432,12 @@ class Supervisor:
             return -errno.EINVAL
         raw = self._memory.read(pid, arguments[1], 4 * size) if size else b""
         self._become(pid, identity.with_groups(self._who(pid), struct.unpack(f"<{size}I", raw)))
+        return 0
+
+    def _unlimited(self, pid: int, target: int) -> int:
+        """The limit that we use for ourselves is infinite to whoever asks, and stays so: pam_limits sets them all."""
+        if target:
+            self._memory.write(pid, target, b"\xff" * 16)
         return 0
 
     def _exec(self, pid: int, directory: int, address: int, flags: int) -> int | None:

@@ -294,7 +294,10 @@ class Spot:
             self._own_to(name, uid, gid)
             os.chmod(path, mode & 0o7777, dir_fd=self.tree.fd)
         except PermissionError:
+            # The file on record has what can be had, so that a step may change it.
             os.close(os.open(path, _CREATE, 0o600, dir_fd=self.tree.fd))
+            self._own_to(name, uid, gid)
+            os.chmod(path, mode & 0o7777, dir_fd=self.tree.fd)
             self.tree.owners.record(path, Owner(uid, gid, mode, rdev))
         os.utime(path, ns=(mtime, mtime), dir_fd=self.tree.fd, follow_symlinks=False)
 

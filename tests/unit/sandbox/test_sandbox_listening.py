@@ -41,7 +41,7 @@ def test_every_other_call_is_none_of_its_business(machine: str, owners: bool) ->
     arch, small, small_arch = ARCHES[machine]
     heard = seccomp.OWNER_CALLS.split() if owners else []
     for name, number in table(machine).items():
-        if name in ("open", "openat", "mknod", "mknodat"):
+        if name in ("open", "openat", "mknod", "mknodat", "getrlimit", "setrlimit", "prlimit64"):
             continue
         assert execute(program, arch, number) == (HEARD if name in heard else ALLOW), name
     for name, number in table(small).items():
@@ -61,4 +61,7 @@ def test_arguments(machine: str) -> None:
     for mode, expected in ((0o20666, HEARD), (0o60666, HEARD), (0o10666, ALLOW), (0o666, ALLOW), (0o140666, ALLOW)):
         assert execute(nodes, arch, numbers["mknodat"], (0, 0, mode)) == expected, oct(mode)
         assert execute(owners, arch, numbers["mknodat"], (0, 0, mode)) == HEARD
+    for limit, expected in ((10, HEARD), (7, ALLOW)):
+        assert execute(owners, arch, numbers["prlimit64"], (0, limit)) == expected
+        assert execute(owners, arch, numbers["setrlimit"], (limit,)) == expected
     assert execute(owners, small_arch, table(small)["chown32"]) == DONE

@@ -1,0 +1,146 @@
+"""One Dockerfile, three ways to isolate it: root, subordinate ids, a single id. One image digest."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from difflib import unified_diff
+from pathlib import Path
+
+import bases
+import pytest
+
+from kit import WORK, Shiplap, once, program
+
+PROGRAMS = ("dpkg", "dpkg-deb", "dpkg-split", "dpkg-query", "tar", "useradd", "groupadd", "usermod", "ldconfig")
+NUMBER = 1_700_000_000
+# The shell is busybox, which takes its own dpkg and tar unless told where the real ones are.
+SAME = f"find / -xdev -newer /etc/hostname -exec touch -h -d @{NUMBER} {{}} + 2>/dev/null; true"
+"""Times are the only thing that two builds may not have in common."""
+
+DOCKERFILE = f"""FROM debianish
+RUN /usr/bin/dpkg -i /pkg.deb && rm /pkg.deb && {SAME}
+RUN useradd -m -u 1000 joe && groupadd -g 555 club && usermod -aG club joe && chmod 2775 /srv && chown joe:club /srv \\
+    && touch /srv/in && /usr/bin/tar -C /srv -cf /t.tar in \\
+    && mkdir /x && /usr/bin/tar -C /x -xf /t.tar && rm /t.tar && {SAME}
+RUN mkdir /home/joe/work && chown joe /home/joe/work && mknod -m 640 /null c 1 3 && chown root:club /null && ln -s null /link && chown -h 5:6 /link && {SAME}
+USER joe
+WORKDIR /home/joe/work
+RUN id -u > id && id -G >> id && stat -c %u:%g /srv /x/in /opt/paper >> id && mkdir d && {SAME.replace("/ ", "/home/joe ")}
+"""
+
+
+@pytest.fixture(scope="session")
+def debianish() -> Path:
+    """A base image with the machine's own dpkg, tar and useradd, and a package that makes a user for its files."""
+    made = WORK / "debianish.tar"
+    with once(made) as ours:
+        if ours:
+            root = WORK / "debianish"
+            shutil.rmtree(root, ignore_errors=True)
+            _make(root)
+            tar = ["tar", "--sort=name", f"--mtime=@{NUMBER - 1000}", "--numeric-owner", "-C", root, "-cf"]
+            subprocess.run([*tar, f"{root}.root.tar", "."], check=True)
+            shiplap = Shiplap(root / "store")
+            shiplap.run("import", f"{root}.root.tar", "debianish")
+            shiplap.run("save", "-o", f"{made}.making", "debianish")
+            shutil.rmtree(root)
+            os.rename(f"{made}.making", made)
+            made.chmod(0o644)
+    return made
+
+
+def _make(root: Path) -> None:
+    bases.busybox_rootfs(root)
+    for name in ("var/lib/dpkg/info", "var/lib/dpkg/updates", "var/log", "srv", "opt", "etc/default", "var/mail"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for name in ("status", "available"):
+        (root / "var/lib/dpkg" / name).touch()
+    for name in ("shadow", "gshadow", "subuid", "subgid", "hostname", "login.defs"):
+        (root / "etc" / name).touch(0o640)
+    for name in ("shadow", "gshadow"):
+        os.chown(root / "etc" / name, 0, 42)
+    for name in PROGRAMS:
+        path = Path(program(name))
+        target = root / "usr/bin" / name
+        shutil.copy(path.resolve(), target)
+        needed = subprocess.run(["ldd", target], capture_output=True, text=True, check=False).stdout
+        for library in {word for word in needed.split() if word.startswith("/")}:
+            copy = root / library.lstrip("/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if not copy.exists():
+                shutil.copy(os.path.realpath(library), copy)
+    package = root.with_name("package")
+    shutil.rmtree(package, ignore_errors=True)
+    (package / "DEBIAN").mkdir(parents=True)
+    (package / "opt").mkdir()
+    (package / "opt/paper").write_text("paper\n")
+    (package / "opt/set").write_text("#!/bin/sh\n")
+    (package / "opt/set").chmod(0o4755)
+    os.chown(package / "opt/set", 0, 33)
+    (package / "DEBIAN/control").write_text(
+        "Package: paper\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n"
+    )
+    (package / "DEBIAN/postinst").write_text(
+        "#!/bin/sh\nset -e\nuseradd -r -u 77 paper\nchown paper:www-data /opt/paper\n"
+    )
+    (package / "DEBIAN/postinst").chmod(0o755)
+    subprocess.run(["dpkg-deb", "-b", package, root / "pkg.deb"], check=True, capture_output=True)
+    shutil.rmtree(package)
+
+
+@pytest.fixture(scope="session")
+def single_user() -> int:
+    """A user without a range of subordinate ids."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a user without subordinate ids")
+    name = "shiplap-single"
+    with once(WORK / "single"):
+        none = ["-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0"]
+        subprocess.run([program("useradd"), *none, "--create-home", name], check=False, capture_output=True)
+    assert name not in Path("/etc/subuid").read_text()
+    return pwd.getpwnam(name).pw_uid
+
+
+@pytest.fixture
+def single(installed: tuple[str, ...], single_user: int, mirror: Path) -> Iterator[Shiplap]:
+    """shiplap as a user who has one id, their own."""
+    home = Path("/var/tmp") / f"shiplap-home-{os.getpid()}-{os.urandom(4).hex()}"
+    home.mkdir(mode=0o755)
+    shutil.copy(mirror, home / "registries.conf")
+    (home / "registries.conf").chmod(0o644)
+    os.chown(home, single_user, pwd.getpwuid(single_user).pw_gid)
+    yield Shiplap(
+        home / "store", {"CONTAINERS_REGISTRIES_CONF": str(home / "registries.conf")}, home, installed, single_user
+    )
+    subprocess.run(["rm", "-rf", home], check=False)
+
+
+def build(shiplap: Shiplap, base: Path, *flags: str) -> list[str]:
+    """The image built: its digest, manifest and config."""
+    shiplap.run("load", "-i", base)
+    context = shiplap.cwd / "context"
+    if not context.exists():
+        context.mkdir()
+        (context / "Dockerfile").write_text(DOCKERFILE)
+        context.chmod(0o755)
+    arguments = ["build", "-q", "--build-arg", f"SOURCE_DATE_EPOCH={NUMBER}", "--no-cache", "-t", "owners", *flags]
+    shiplap.run(*arguments, context)
+    (image,) = json.loads(shiplap.run("inspect", "owners").stdout)
+    del image["Name"]
+    return json.dumps(image, indent=1).splitlines()
+
+
+def test_same_layers_every_way(shiplap: Shiplap, rootless: Shiplap, single: Shiplap, debianish: Path) -> None:
+    expected = build(shiplap, debianish)
+    assert [*unified_diff(expected, build(rootless, debianish))] == []
+    assert [*unified_diff(expected, build(single, debianish))] == []
+
+
+def test_same_layers_with_a_runtime(shiplap: Shiplap, single: Shiplap, debianish: Path) -> None:
+    expected = build(shiplap, debianish)
+    assert [*unified_diff(expected, build(single, debianish, "--isolation", "oci"))] == []
