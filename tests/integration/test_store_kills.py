@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,8 @@ import killing
 from killing import EPOCH, FREEZE, PARENT, Killer
 from kit import SOAK, Shiplap
 
-SAMPLE = {FREEZE: 14, PARENT: 10}
-RANDOM = 300 if SOAK else 8
+SAMPLE = {FREEZE: 10, PARENT: 6}
+RANDOM = 300 if SOAK else 6
 
 
 @pytest.fixture
@@ -43,18 +45,41 @@ def chosen(points: int, mode: int, share: int, shares: int) -> list[int]:
     return every[share::shares]
 
 
-def assert_recovers(killer: Killer, wanted: str, finished: int) -> None:
+def assert_recovers(killer: Killer, wanted: str, finished: int, outcome: str = "") -> None:
     """After a kill: nothing runs, the store is sound, the same build is right and takes what was finished."""
     shiplap, directory = killer.shiplap, killer.directory
     killing.assert_nothing_runs(shiplap.root)
     killing.assert_sound(shiplap)
     done = shiplap.run(*build(directory))
-    assert killing.digest_of_file(directory / "o.tar") == wanted
+    assert killing.digest_of_file(directory / "o.tar") == wanted, outcome
     if finished > 1:  # the last one may not have been recorded
         assert '"cached":true' in done.stderr or '"steps_reused":0' not in done.stderr
     killing.assert_nothing_is_left(shiplap.root)
     assert [name for name in os.listdir(directory) if name.startswith(".")] == []
     killing.assert_sound(shiplap)
+
+
+class Attempts:
+    """Tries that may fail: in the soak all are made and the failures told in the end, else the first one is raised."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.failures: list[str] = []
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        self.made += 1
+        try:
+            yield
+        except (Exception, pytest.fail.Exception) as error:
+            if not SOAK:
+                error.add_note(what)
+                raise
+            self.failures.append(f"{what}\n{error}")
+
+    def told(self, what: str) -> None:
+        print(f"{what}: {self.made} tried, {len(self.failures)} failed", flush=True)
+        assert not self.failures, "\n\n".join(self.failures)
 
 
 @pytest.mark.parametrize("share", [0, 1])
@@ -63,15 +88,14 @@ def test_a_build_killed_at_any_point(killer: Killer, mode: int, share: int) -> N
     points = killer.run(*build(killer.directory)).points
     wanted = killing.digest_of_file(killer.directory / "o.tar")
     assert points > 500
+    attempts = Attempts()
     for point in chosen(points, mode, share, 2):
         killing.clear(killer.shiplap.root)
         (killer.directory / "o.tar").unlink(missing_ok=True)
-        outcome = killer.run(*build(killer.directory), mode=mode, stop_at=point)
-        try:
-            assert_recovers(killer, wanted, outcome.finished)
-        except BaseException as error:
-            error.add_note(f"killed at point {point} of {points}: {outcome}")
-            raise
+        with attempts.attempt(f"killed at point {point} of {points}"):
+            outcome = killer.run(*build(killer.directory), mode=mode, stop_at=point)
+            assert_recovers(killer, wanted, outcome.finished, str(outcome))
+    attempts.told(f"kills of {'all' if mode == FREEZE else 'the first'}")
 
 
 @pytest.mark.parametrize("command", [["prune", "--all", "--force"], ["prune", "--keep", "1"], ["rmi", "it"]])
@@ -79,15 +103,14 @@ def test_what_removes_things_killed_at_any_point(killer: Killer, command: list[s
     killer.run(*build(killer.directory))
     wanted = killing.digest_of_file(killer.directory / "o.tar")
     points = killer.run(*command).points
-    step = 1 if SOAK else max(points // 3, 1)
+    step = 1 if SOAK else max(points // 2, 1)
+    attempts = Attempts()
     for point in range(1, points + 1, step):
-        killer.shiplap.run(*build(killer.directory))
-        outcome = killer.run(*command, mode=FREEZE, stop_at=point)
-        try:
+        with attempts.attempt(f"killed at point {point} of {points}"):
+            killer.shiplap.run(*build(killer.directory))
+            killer.run(*command, mode=FREEZE, stop_at=point)
             assert_recovers(killer, wanted, 0)
-        except BaseException as error:
-            error.add_note(f"killed at point {point} of {points}: {outcome}")
-            raise
+    attempts.told(f"kills of {command}")
 
 
 def test_four_builds_at_once_killed_at_random(killer: Killer) -> None:
@@ -98,6 +121,7 @@ def test_four_builds_at_once_killed_at_random(killer: Killer) -> None:
     wanted = killing.digest_of_file(directory / "o.tar")
     dice = random.Random(os.urandom(8) if SOAK else 7)
     kills = 0
+    attempts = Attempts()
     while kills < RANDOM:
         if dice.random() < 0.3:
             killing.clear(shiplap.root)
@@ -113,4 +137,6 @@ def test_four_builds_at_once_killed_at_random(killer: Killer) -> None:
             process.wait(20)
         for left in directory.glob("*.tar"):
             left.unlink()
-        assert_recovers(killer, wanted, 0)
+        with attempts.attempt(f"after kill {kills}"):
+            assert_recovers(killer, wanted, 0)
+    attempts.told(f"{kills} kills at random")
