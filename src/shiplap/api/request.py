@@ -132,6 +132,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[Secret, ...] = ()
     ssh: Mapping[str, str] = {}
     outputs: tuple[Output, ...] = ()
+    """Text in the form of ``--output`` is read as :meth:`Output.parse` does."""
     push: bool = False
     pull: bool = False
     no_cache: bool = False
@@ -151,6 +152,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that the store may take: what nobody uses goes before more is taken; 0: SHIPLAP_MAX_USED_SPACE, else no limit."""
     parallel: int = 0
     """Steps at the same time; 0 = four times the processors, at least 16: most wait for a network or for each other."""
+
+    def __post_init__(self) -> None:
+        if any(isinstance(output, str) for output in self.outputs):
+            parsed = tuple(Output.parse(output) if isinstance(output, str) else output for output in self.outputs)
+            msgspec.structs.force_setattr(self, "outputs", parsed)
 
 
 class StageResult(msgspec.Struct, frozen=True):
