@@ -116,7 +116,7 @@ class BuildKit(Builder):
     def disk(self) -> int:
         """What the daemon counts: plain sizes of snapshots, and blobs."""
         told = subprocess.run(["buildctl", "du", "--format", "{{json .}}"], capture_output=True, text=True, check=True)
-        return sum(record["Size"] for record in json.loads(told.stdout))
+        return sum(record["size"] for record in json.loads(told.stdout))
 
     def command(self, context: Path, output: Path | None, cache: bool) -> list[str]:
         flags = [] if cache else ["--no-cache"]

@@ -10,7 +10,7 @@ import msgspec
 
 from shiplap.store.index import Index, now, seal
 from shiplap.store.sealed import sealed, unsealed
-from shiplap.trees.entry import Entry
+from shiplap.trees.entry import Entry, is_text
 
 
 def built_key(manifest: str) -> str:
@@ -89,7 +89,7 @@ class FileMemory:
         return known[4]
 
     def remember(self, path: str, entry: Entry, digest: bytes) -> None:
-        if now() * 1e9 - max(entry.ctime, entry.mtime) > 2e9:
+        if now() * 1e9 - max(entry.ctime, entry.mtime) > 2e9 and is_text(path):
             self._seen[path] = (entry.inode, entry.size, entry.mtime, entry.ctime, digest)
             self._changed = True
 

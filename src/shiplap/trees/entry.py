@@ -49,6 +49,17 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return self.mode & 0o7777
 
 
+def is_text(name: str) -> bool:
+    """Whether a name is UTF-8. What is not holds surrogates (PEP 383), which few encodings of data accept."""
+    if name.isascii():
+        return True
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def entry_of(name: str, st: os.stat_result, layer: int = 0) -> Entry:
     """The entry that a ``stat_result`` describes."""
     return Entry(

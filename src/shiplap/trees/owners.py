@@ -76,9 +76,19 @@ class Owners:
             raw = Path(cls.file_for(directory)).read_bytes()
         except FileNotFoundError:
             return cls()
-        return cls(msgspec.json.decode(raw, type=dict[str, Owner]))
+        return cls({_path(text): owner for text, owner in msgspec.json.decode(raw, type=dict[str, Owner]).items()})
 
     def save(self, directory: str) -> None:
         """Write the record beside ``directory`` if there is anything to write."""
         if self.changed:
-            Path(self.file_for(directory)).write_bytes(msgspec.json.encode(self.paths))
+            known = {_text(path): owner for path, owner in self.paths.items()}
+            Path(self.file_for(directory)).write_bytes(msgspec.json.encode(known))
+
+
+def _text(path: str) -> str:
+    # Names of files are bytes, and JSON has no place for what is no UTF-8: each byte as the character of its number.
+    return os.fsencode(path).decode("latin-1")
+
+
+def _path(text: str) -> str:
+    return os.fsdecode(text.encode("latin-1"))

@@ -14,7 +14,7 @@ import msgspec
 
 from shiplap.errors import TreeError
 from shiplap.trees.change import ChangeTree, Spot
-from shiplap.trees.entry import Entry
+from shiplap.trees.entry import Entry, is_text
 from shiplap.trees.owners import Owners
 from shiplap.trees.part import Content, Table
 from shiplap.trees.root import resolve
@@ -32,7 +32,9 @@ class PlannedTree(ChangeTree):
         self.owners = Owners()
         self.times: dict[str, int] = {}
         self.misread = False
-        """A file is named as a whiteout is: packed and unpacked again, it would be taken for one."""
+        """A file is named as a whiteout is: packed and unpacked again, it would be taken for one. Or a name or a link's
+        target is no UTF-8, which a table of contents has no place for.
+        """
         self._numbers = 0
         self._files: dict[int, tuple[Tree, str, Entry] | int] = {}
         self._open: tuple[Tree, str, Directory] | None = None
@@ -80,7 +82,7 @@ class PlannedTree(ChangeTree):
     def entry(self, name: str, mode: int, uid: int, gid: int, mtime: int, size: int = 0, rdev: int = 0) -> Entry:
         """A new entry, with an inode number of its own. Times are whole seconds, as they will be in the layer."""
         self._numbers += 1
-        self.misread = self.misread or name.startswith(".wh.")
+        self.misread = self.misread or name.startswith(".wh.") or not is_text(name)
         when = mtime // _SECOND * _SECOND
         return Entry(name, mode, uid, gid, size, when, rdev, 1, -1, self._numbers, 0)
 
@@ -193,6 +195,7 @@ class PlannedSpot(Spot):
         self._change()
         self._clear_whiteout(name)
         made = self.tree.entry(name, stat.S_IFLNK | 0o777, uid, gid, mtime, len(os.fsencode(target)))
+        self.tree.misread = self.tree.misread or not is_text(target)
         self._children()[name] = Content(made, link=target)
 
     def make_node(self, name: str, mode: int, rdev: int, uid: int, gid: int, mtime: int) -> None:
