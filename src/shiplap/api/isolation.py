@@ -36,7 +36,7 @@ def runtime_for(isolation: str, settings: Settings) -> Callable[[], Runtime]:
             if not chosen:
                 from shiplap.sandbox.detect import choose
 
-                chosen.append(choose(isolation, settings.root))
+                chosen.append(choose(isolation, settings.root, settings.snapshots))
             return chosen[0]
 
     return runtime

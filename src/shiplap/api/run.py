@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from shiplap.api.isolation import runtime_for
@@ -13,8 +14,9 @@ from shiplap.graph.operations import ImageSource
 from shiplap.oci.config import DEFAULT_PATH
 from shiplap.ops.accounts import Accounts
 from shiplap.ops.image import make_image
+from shiplap.ops.rootfs import step_root
 from shiplap.ops.workbench import Workbench
-from shiplap.sandbox.spec import ProcessSpec, Rootfs, StepMount
+from shiplap.sandbox.spec import ProcessSpec, StepMount
 from shiplap.settings import Settings
 from shiplap.store.results import built_key
 from shiplap.store.snapshots import EMPTY
@@ -58,14 +60,18 @@ def run_image(
         if not args:
             raise UsageError(f"{text} names no command", code="no-command", hint=f"shiplap run {text} COMMAND")
         directories = tuple(store.snapshots.directories(snapshot)) if snapshot != EMPTY else ()
-        with store.snapshots.draft(snapshot) as draft, Tree(directories) as tree:
-            accounts = Accounts(tree if directories else None)
+        with ExitStack() as held:
+            draft = held.enter_context(store.snapshots.draft(snapshot))
+            tree = held.enter_context(Tree(directories)) if directories else None
+            accounts = Accounts(tree)
+            root = held.enter_context(step_root(bench, snapshot, draft, tree))
             identity = accounts.identity(user or config.user)
             spec = ProcessSpec(
                 args=args,
                 env=_environment(config.env or (), env, accounts.home(identity.uid)),
                 cwd=workdir or config.working_dir or "/",
-                rootfs=Rootfs(directories, draft.diff, draft.work),
+                rootfs=root.rootfs,
+                owners=root.owners,
                 identity=identity,
                 mounts=tuple(_volume(volume) for volume in volumes),
                 hostname=resolved.digest.partition(":")[2][:12],

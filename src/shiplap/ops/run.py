@@ -12,17 +12,15 @@ from shiplap.errors import ImageError, StepError, TreeError, quote
 from shiplap.events.facts import StepOutput
 from shiplap.graph.node import Node
 from shiplap.graph.operations import NO_INPUT, Mount, Run
-from shiplap.layers.difference import inherit_owners
 from shiplap.ops.accounts import Accounts
-from shiplap.ops.record import on_record, put_on_record
+from shiplap.ops.rootfs import spare_copy, step_root
 from shiplap.ops.workbench import Workbench
-from shiplap.sandbox.spec import ProcessSpec, Rootfs, StepMount
+from shiplap.sandbox.spec import ProcessSpec, StepMount
 from shiplap.store.locks import locked
 from shiplap.store.room import full_disk
 from shiplap.store.snapshots import EMPTY
 from shiplap.trees.change import ChangeTree
 from shiplap.trees.copy import Copier, CopyRule
-from shiplap.trees.owners import Owners
 from shiplap.trees.root import resolve
 from shiplap.trees.select import not_found
 from shiplap.trees.tree import Tree
@@ -40,7 +38,8 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
     parent = inputs[operation.rootfs] if operation.rootfs != NO_INPUT else EMPTY
     snapshots = bench.store.snapshots
     with ExitStack() as held, snapshots.draft(parent) as draft:
-        directories = tuple(snapshots.directories(parent)) if parent != EMPTY else ()
+        if parent != EMPTY:
+            snapshots.directories(parent)  # unpacks what never was on disk
         base = held.enter_context(snapshots.tree(parent)) if parent != EMPTY else None
         accounts = Accounts(base)
         command = quote(" ".join(operation.args))
@@ -51,11 +50,12 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
             raise
         secrets = _Secrets(bench)
         mounts = _Mounts(operation, inputs, open_tree, bench, secrets, held)
+        root = held.enter_context(step_root(bench, parent, draft, base))
         spec = ProcessSpec(
             args=operation.args,
             env=_environment(operation, bench, secrets, accounts.home(identity.uid)),
             cwd=operation.cwd,
-            rootfs=Rootfs(directories, draft.diff, draft.work),
+            rootfs=root.rootfs,
             identity=identity,
             mounts=mounts.all(),
             hostname=operation.hostname,
@@ -64,7 +64,7 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
             extra_hosts=operation.extra_hosts,
             shm_size=operation.shm_size,
             ulimits=dict(_ulimit(text) for text in operation.ulimits),
-            owners=on_record(base) if base is not None else {},
+            owners=root.owners,
         )
         tail = _Tail(node, bench)
         status = bench.runtime().run(spec, tail.take, bench.cancel)
@@ -78,10 +78,7 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
                 where=node.about.place,
                 hint=full_disk(bench.store.root),
             )
-        if status.owners is not None:
-            put_on_record(status.owners, draft.diff)
-        elif bench.single_id and base is not None:
-            _keep_owners(draft.diff, base)
+        root.keep(status)
         return draft.commit(about=node.about.name).id
 
 
@@ -103,17 +100,6 @@ def _ulimit(text: str) -> tuple[str, tuple[int, int]]:
     name, _, limits = text.partition("=")
     soft, _, hard = limits.partition(":")
     return name, (int(soft), int(hard or soft))
-
-
-def _keep_owners(diff: str, base: Tree) -> None:
-    """With one mapped id, what overlayfs copied up lost its recorded owner: carry it on."""
-    with Tree((diff,)) as layer:
-        inherited = inherit_owners(layer, base)
-    if inherited:
-        owners = Owners.load(diff)
-        for path, owner in inherited.items():
-            owners.record(path, owner)
-        owners.save(diff)
 
 
 class _Secrets:
@@ -188,11 +174,17 @@ class _Mounts:
         if found.entry is not None and found.name and not found.entry.is_dir:
             if mount.readonly:
                 return StepMount("bind", mount.target, source=found.parent.host_path(found.entry))
+            if not self._bench.runtime().overlay:
+                copy = self._held.enter_context(spare_copy(self._bench, found.parent, found.name))
+                return StepMount("bind", mount.target, source=copy, subpath=found.name, readonly=False)
             parts = tuple(found.parent.host_parts())
             return StepMount("overlay", mount.target, lowers=parts, subpath=found.name, readonly=False)
         parts = tuple(found.directory().host_parts()) if tree.layers else ()
         if mount.readonly and len(parts) == 1:
             return StepMount("bind", mount.target, source=parts[0])
+        if parts and not self._bench.runtime().overlay:
+            copy = self._held.enter_context(spare_copy(self._bench, found.directory()))
+            return StepMount("bind", mount.target, source=copy, readonly=mount.readonly)
         return StepMount("overlay", mount.target, lowers=parts, readonly=mount.readonly)
 
     def _copied(self, tree: Tree, source: str) -> Tree:

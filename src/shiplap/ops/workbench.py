@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from shiplap.errors import Interrupted
-from shiplap.events.facts import Sink, StepFinished, StepStarted
+from shiplap.events.facts import Sink, StepFinished, StepStarted, Warned
 from shiplap.graph.node import Node
 from shiplap.graph.operations import ImageSource
 from shiplap.settings.network import Network
@@ -64,6 +64,15 @@ class Workbench(msgspec.Struct):
     """What ``RUN --network=default`` means here."""
     single_id: bool = False
     """True where only one user id is mapped, so that owners are kept on record."""
+
+    said: dict[str, object] = msgspec.field(default_factory=dict)
+    """Notices that were given."""
+
+    def notice(self, message: str) -> None:
+        """Tell the user ``message``, once a build."""
+        fresh = object()
+        if self.said.setdefault(message, fresh) is fresh:
+            self.sink(Warned(message))
 
     def check(self) -> None:
         """Raise Interrupted once the build was cancelled."""

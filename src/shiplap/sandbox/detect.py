@@ -29,7 +29,7 @@ SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where a runtime and newuidmap are looked for: not in the user's PATH, which a build should not depend on."""
 _EXPECTED = 42
 _lock = Lock()
-_tried: dict[tuple[str, str], tuple[Runtime | None, str]] = {}
+_tried: dict[tuple[str, str, str], tuple[Runtime | None, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +67,24 @@ class Survey:
     runtimes: tuple[FoundRuntime, ...]
 
 
-def choose(isolation: str, scratch: str = "") -> Runtime:
+def choose(isolation: str, scratch: str = "", snapshots: str = "auto") -> Runtime:
     """The runtime for ``isolation``: ``native``, ``oci``, or ``auto`` (native if it works here, else oci).
 
-    ``scratch``: a directory on the disk the store is on, where overlay has to work; none: the temporary directory.
+    ``scratch``: a directory on the disk the store is on; none: the temporary directory. ``snapshots``: ``overlay``, which
+    has to work there, ``copy``, or ``auto``: overlay if it works.
     Raises SandboxError (no-sandbox) saying what is missing and the one line that fixes it; UsageError for another word.
     """
     if isolation not in ("auto", "native", "oci"):
         raise UsageError(f"unknown isolation {isolation!r}", code="isolation", hint="auto, native or oci")
     reasons = []
     if isolation in ("auto", "native"):
-        runtime, reason = _try("native", scratch)
+        runtime, reason = _try("native", scratch, snapshots)
         if runtime is not None:
             return runtime
         reasons.append(f"native: {reason}")
     if isolation in ("auto", "oci"):
         for program in _programs():
-            runtime, reason = _try(program, scratch)
+            runtime, reason = _try(program, scratch, snapshots)
             if runtime is not None:
                 return runtime
             reasons.append(f"{os.path.basename(program)}: {reason}")
@@ -135,15 +136,15 @@ def _outcome(what: str, scratch: str) -> tuple[bool, str]:
     return runtime is not None, reason
 
 
-def _try(what: str, scratch: str) -> tuple[Runtime | None, str]:
+def _try(what: str, scratch: str, snapshots: str = "auto") -> tuple[Runtime | None, str]:
     """The runtime ``what`` ("native" or a program's path) if it ran a step, else the reason. Kept for the process."""
     with _lock:
-        if (what, scratch) not in _tried:
-            _tried[what, scratch] = _first_that_runs(what, scratch)
-        return _tried[what, scratch]
+        if (what, scratch, snapshots) not in _tried:
+            _tried[what, scratch, snapshots] = _first_that_runs(what, scratch, snapshots)
+        return _tried[what, scratch, snapshots]
 
 
-def _first_that_runs(what: str, scratch: str) -> tuple[Runtime | None, str]:
+def _first_that_runs(what: str, scratch: str, snapshots: str) -> tuple[Runtime | None, str]:
     reasons = []
     rootless = not current().initial or os.geteuid() != 0
     if what == "native":
@@ -151,9 +152,12 @@ def _first_that_runs(what: str, scratch: str) -> tuple[Runtime | None, str]:
     else:
         runtimes = [OciRuntime(what, way) for way in ways(what, rootless)]
     for runtime in runtimes:
-        reason = probe(runtime, scratch)
-        if not reason:
-            return runtime, ""
+        reason = ""
+        for overlay in {"auto": (True, False), "overlay": (True,), "copy": (False,)}[snapshots]:
+            runtime.overlay = overlay
+            reason = probe(runtime, scratch)
+            if not reason:
+                return runtime, ""
         runtime.close()
         reasons.append(reason)
     return None, reasons[-1]
@@ -171,9 +175,11 @@ def probe(runtime: Runtime, scratch: str = "") -> str:
             lower, upper, work = (os.path.join(directory, name) for name in ("lower", "upper", "work"))
             for path in (lower, upper, work):
                 os.mkdir(path, 0o755)
-            Path(lower, "probe").write_bytes(program)
-            os.chmod(os.path.join(lower, "probe"), 0o755)
-            spec = ProcessSpec(("/probe",), ("PATH=/",), "/", Rootfs((lower,), upper, work))
+            file = Path(lower if runtime.overlay else upper, "probe")
+            file.write_bytes(program)
+            file.chmod(0o755)
+            rootfs = Rootfs((lower,) if runtime.overlay else (), upper, work)
+            spec = ProcessSpec(("/probe",), ("PATH=/",), "/", rootfs)
             status = runtime.run(spec, lambda _, data: said.append(data), Event())
     except ShiplapError as error:
         return error.message + (f" ({error.hint})" if error.hint else "")

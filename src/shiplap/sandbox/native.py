@@ -20,6 +20,7 @@ class NativeRuntime:
 
     def __init__(self, old_kernel: bool = False) -> None:
         """``old_kernel``: do without openat2, open_tree, move_mount and mount_setattr, as before Linux 5.12; for tests."""
+        self.overlay = True
         self._helper = Helper(("old-kernel",) if old_kernel else ())
 
     def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:

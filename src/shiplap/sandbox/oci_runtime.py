@@ -66,6 +66,7 @@ class OciRuntime:
     def __init__(self, program: str, way: Way = Way(), state: str = "") -> None:
         self.program = program
         self.way = way
+        self.overlay = True
         self._helper = Helper()
         self._state = state
 

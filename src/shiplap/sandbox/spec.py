@@ -111,6 +111,9 @@ class Runtime(Protocol):
     """Runs processes in isolation. Implementations: native namespaces, and an OCI runtime (runc, crun)."""
 
     name: str
+    overlay: bool
+    """Whether the kernel mounts overlays here. If not, ``Rootfs.lowers`` and those of mounts have to be empty: the caller
+    lays everything into the upper directory."""
 
     def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:
         """Run ``spec`` to its end, or kill it soon after ``cancel`` is set (raising Interrupted).

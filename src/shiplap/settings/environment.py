@@ -45,6 +45,8 @@ class Settings(NamedTuple):
     """SHIPLAP_LOG_BUILDS: of how many builds the logs are kept; 0: none are written."""
     log_size: int = 256 << 20
     """SHIPLAP_LOG_SIZE: how many bytes all logs may take; one build's may take a quarter."""
+    snapshots: str = "auto"
+    """SHIPLAP_SNAPSHOTS: auto, overlay, or copy: how a step gets its root."""
     output_clip: int = 2 << 20
     """BUILDKIT_STEP_LOG_MAX_SIZE: bytes of a step's output that plain progress shows; -1: all."""
     max_used_space: int = 0
@@ -135,6 +137,7 @@ def load(
         traceback=bool(environ.get("SHIPLAP_TRACEBACK")),
         log_builds=_number("SHIPLAP_LOG_BUILDS", environ, 100),
         log_size=_size("SHIPLAP_LOG_SIZE", environ, 256 << 20),
+        snapshots=_snapshots(environ.get("SHIPLAP_SNAPSHOTS", "")),
         output_clip=_clip(environ.get("BUILDKIT_STEP_LOG_MAX_SIZE", "")),
         max_used_space=_size("SHIPLAP_MAX_USED_SPACE", environ, 0),
     )
@@ -173,6 +176,16 @@ def _progress(text: str) -> str:
             f"BUILDKIT_PROGRESS={text[:40]!r} is not a progress mode",
             code="invalid-progress",
             hint="use one of " + ", ".join(PROGRESS_MODES),
+        )
+    return text or "auto"
+
+
+def _snapshots(text: str) -> str:
+    if text not in ("", "auto", "overlay", "copy"):
+        raise UsageError(
+            f"SHIPLAP_SNAPSHOTS={text[:40]!r} is no way to make snapshots",
+            code="invalid-snapshots",
+            hint="set it to auto, overlay or copy",
         )
     return text or "auto"
 

@@ -301,6 +301,14 @@ class Spot:
             self.tree.owners.record(path, Owner(uid, gid, mode, rdev))
         os.utime(path, ns=(mtime, mtime), dir_fd=self.tree.fd, follow_symlinks=False)
 
+    def adopt(self, name: str, path: str) -> None:
+        """Let the file or directory ``path`` of this disk, with all in it, be ``name`` here; it moves. What is on record
+        of it has to be recorded anew."""
+        self._change()
+        if self._base is not None:
+            self._clear_whiteout(name)
+        os.rename(path, self.where(name), dst_dir_fd=self.tree.fd)
+
     def hard_link(self, name: str, source: str) -> None:
         """Another name for the file ``source`` (path in this layer, no directory)."""
         self._change()

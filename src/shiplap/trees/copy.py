@@ -269,7 +269,7 @@ class Copier:
         try:
             fd = spot.create_file(name)
             try:
-                copied = _transfer(source, fd, entry.size, self.rule.check)
+                copied = transfer(source, fd, entry.size, self.rule.check)
                 if copied != entry.size:
                     raise TreeError(
                         f"{directory.where(entry.name)}: changed while it was read", code="changed-while-read"
@@ -300,7 +300,7 @@ class Copier:
         return apply_mode(self.rule.mode, permissions, is_dir=is_dir) if self.rule.mode else permissions
 
 
-def _transfer(source: int, target: int, size: int, check: Callable[[], None]) -> int:
+def transfer(source: int, target: int, size: int, check: Callable[[], None]) -> int:
     """Copy the bytes of one file to another; how many there were. Small ones in one read and one write."""
     if size <= CHUNK:
         data = os.read(source, size + 1)

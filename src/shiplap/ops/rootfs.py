@@ -1,0 +1,87 @@
+"""The root file system of a step: layers under an overlay, or one directory with all of it where no overlay can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from shiplap.layers.difference import inherit_owners
+from shiplap.ops.record import on_record, put_on_record
+from shiplap.ops.workbench import Workbench
+from shiplap.sandbox.spec import ExitStatus, FileOwner, Rootfs
+from shiplap.store.snapshots import EMPTY, Draft
+from shiplap.trees.flat import lay_flat, take_changes
+from shiplap.trees.owners import Owners
+from shiplap.trees.tree import Directory, Tree
+
+
+class StepRoot:
+    """Give ``rootfs`` and ``owners`` to the sandbox, then ``keep`` what the step changed."""
+
+    def __init__(self, bench: Workbench, draft: Draft, base: Tree | None) -> None:
+        self._bench = bench
+        self._draft = draft
+        self._base = base
+        self.rootfs = Rootfs(
+            tuple(layer.path for layer in base.layers) if base is not None else (), draft.diff, draft.work
+        )
+        self.owners: Mapping[str, FileOwner] = on_record(base) if base is not None else {}
+
+    def keep(self, status: ExitStatus) -> None:
+        """Have the draft's layer be what the step, which ended with ``status``, made of the base."""
+        if status.owners is not None:
+            put_on_record(status.owners, self._draft.diff)
+        elif self._bench.single_id and self._base is not None:
+            _keep_owners(self._draft.diff, self._base)
+
+
+class _FlatRoot(StepRoot):
+    def __init__(self, bench: Workbench, draft: Draft, base: Tree, directory: Path) -> None:
+        super().__init__(bench, draft, None)
+        self._whole = base
+        self._path = str(directory / "root")
+        Path(self._path).mkdir(mode=0o755)
+        self._since = lay_flat(base.root(), base.root_entry(), self._path, bench.check)
+        self.rootfs = Rootfs((), self._path, draft.work)
+        with Tree((self._path,)) as flat:
+            self.owners = on_record(flat)
+
+    def keep(self, status: ExitStatus) -> None:
+        if status.owners is not None:
+            put_on_record(status.owners, self._path)
+        take_changes(self._path, self._whole, self._since, self._draft.diff)
+
+
+@contextmanager
+def step_root(bench: Workbench, parent: str, draft: Draft, base: Tree | None) -> Iterator[StepRoot]:
+    """The root of a step over the snapshot ``parent``, whose tree ``base`` is (None: scratch), all of it on disk."""
+    if base is None or parent == EMPTY or bench.runtime().overlay:
+        yield StepRoot(bench, draft, base)
+        return
+    bench.notice(
+        "no overlay can be mounted here: each step works on a copy of its root, which takes longer; shiplap doctor says why"
+    )
+    with bench.store.scratch("root") as directory:
+        yield _FlatRoot(bench, draft, base, directory)
+
+
+@contextmanager
+def spare_copy(bench: Workbench, source: Directory, only: str = "") -> Iterator[str]:
+    """A directory with a copy of what ``source`` shows (or of ``only`` in it), for a mount whose changes are dropped."""
+    with bench.store.scratch("view") as directory:
+        path = directory / "copy"
+        path.mkdir(mode=0o755)
+        lay_flat(source, None, str(path), bench.check, only)
+        yield str(path)
+
+
+def _keep_owners(diff: str, base: Tree) -> None:
+    """With one mapped id, what overlayfs copied up lost its recorded owner: carry it on."""
+    with Tree((diff,)) as layer:
+        inherited = inherit_owners(layer, base)
+    if inherited:
+        owners = Owners.load(diff)
+        for path, owner in inherited.items():
+            owners.record(path, owner)
+        owners.save(diff)
