@@ -451,6 +451,36 @@ def network_host(room: Room) -> None:
         assert room.sh(f"nc 127.0.0.1 {port} </dev/null") == "hello\n"
 
 
+def network_default(room: Room) -> None:
+    """It leads out, but not to what the machine keeps for itself; without pasta or slirp4netns it is the machine's."""
+    import socket
+
+    reason = room.runtime.outlet()
+    name = f"shiplap-{os.getpid()}-{next(_numbers)}"
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as hidden:
+        hidden.bind(f"\0{name}")
+        port = server.getsockname()[1]
+        script = (
+            f"nc -w 1 127.0.0.1 {port} </dev/null && echo reached; grep -c {name} /proc/net/unix; ls /sys/class/net"
+        )
+        _, out, _ = room.run("sh", "-c", script, network="default")
+        if reason:
+            assert out.split()[:2] == ["reached", "1"], (reason, out)
+            return
+        words = out.split()
+        assert words[0] == "0" and "lo" in words[1:] and len(words) == 3, out
+        begin = time.monotonic()
+        assert room.run("nc", "-w", "2", "169.254.169.254", "80", network="default")[0].code != 0
+        assert time.monotonic() - begin < 1, "refused at once, not timed out"
+        assert "unreachable 169.254.0.0/16" in room.sh("ip route", network="default")
+        assert "default via" in room.sh("ip route", network="default")
+        assert room.run("ip", "route", "del", "169.254.0.0/16", network="default")[0].code != 0
+        # The steps of one runtime share it, and it is ready when the first has begun.
+        inode = room.sh("readlink /proc/self/ns/net", network="default")
+        assert inode == room.sh("readlink /proc/self/ns/net", network="default")
+        assert inode not in (room.sh("readlink /proc/self/ns/net"), os.readlink("/proc/self/ns/net"))
+
+
 def secret_is_a_file_in_memory(room: Room) -> None:
     value = bytes(range(256)) * 2000
     mounts = (StepMount("secret", "/run/secrets/key", data=value, mode=0o440),)

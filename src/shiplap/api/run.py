@@ -75,7 +75,7 @@ def run_image(
                 identity=identity,
                 mounts=tuple(_volume(volume) for volume in volumes),
                 hostname=resolved.digest.partition(":")[2][:12],
-                network="none" if network == "none" else "host",
+                network=network,
             )
             return runtime().run(spec, output, bench.cancel).code
 

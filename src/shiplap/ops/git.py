@@ -14,7 +14,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from shiplap.errors import ContextError
+from shiplap.errors import ContextError, quote
 from shiplap.graph.operations import GitSource
 from shiplap.ops.gitcommand import Git, GitFailure
 from shiplap.ops.workbench import Workbench
@@ -45,6 +45,14 @@ def fetch_git(operation: GitSource, bench: Workbench) -> str:
         )
     with bench.store.scratch("git") as scratch:
         return _Fetch(operation, bench, scratch, checksum).run()
+
+
+def commit_time(operation: GitSource, bench: Workbench) -> int:
+    """When the commit of ``operation`` was made, by its committer's clock, in seconds since 1970. Raises as ``fetch_git``."""
+    check_remote(operation.url)
+    check_ref(operation.ref)
+    with bench.store.scratch("git") as scratch:
+        return _Fetch(operation, bench, scratch, operation.checksum.lower()).time()
 
 
 def check_remote(url: str) -> None:
@@ -89,11 +97,28 @@ class _Fetch:
         store = self._bench.store
         if store.snapshots.get(name) is not None:
             return name
-        mirror = store.root / "git" / hashlib.sha256(os.fsencode(self._git.remote)).hexdigest()[:32]
+        mirror = self._mirror()
         with store.once(f"git {mirror.name}", self._bench.check):
             if store.snapshots.get(name) is None:
                 self._make_snapshot(commit, mirror, name)
         return name
+
+    def time(self) -> int:
+        """The committer's time."""
+        commit = self._resolve()
+        mirror = self._mirror()
+        with self._bench.store.once(f"git {mirror.name}", self._bench.check):
+            self._bring(commit, mirror)
+            return self._time(commit, mirror)
+
+    def _mirror(self) -> Path:
+        return self._bench.store.root / "git" / hashlib.sha256(os.fsencode(self._git.remote)).hexdigest()[:32]
+
+    def _time(self, commit: str, mirror: Path) -> int:
+        shown = self._git.run(
+            "log", "-1", "--no-show-signature", "--format=%ct", f"{commit}^{{commit}}", git_dir=mirror
+        )
+        return int(shown.strip() or b"0")
 
     def _make_snapshot(self, commit: str, mirror: Path, name: str) -> None:
         fresh = not (mirror / "HEAD").exists()
@@ -114,7 +139,8 @@ class _Fetch:
         """What names the snapshot: all that its files depend on. A kept ``.git`` says whence it came, and as what."""
         operation = self._operation
         keep = [self._git.shown, self._ref] if self._keeps else []
-        parts = ["git", commit, "/".join(self._subdir), str(operation.submodules), *keep]
+        times = ["commit times"] if operation.commit_times else []
+        parts = ["git", commit, "/".join(self._subdir), str(operation.submodules), *times, *keep]
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
     @property
@@ -128,6 +154,8 @@ class _Fetch:
         if _COMMIT.fullmatch(ref):
             self._verify(ref)
             return ref
+        if self._operation.fetch_by_commit:
+            return self._trusted(ref)
         if ref in ("", "HEAD"):
             listed = self._git.run("ls-remote", "--symref", "--", self._git.remote, "HEAD")
             found = _listing(listed)
@@ -145,6 +173,19 @@ class _Fetch:
             )
         self._verify(commit, tagged)
         return tagged or commit
+
+    def _trusted(self, ref: str) -> str:
+        """``fetch-by-commit``: the checksum says the commit, and nobody is asked what the ref means."""
+        if not _COMMIT.fullmatch(self._checksum):
+            given = f"a full commit SHA checksum, got {quote(self._checksum)}" if self._checksum else ""
+            raise ContextError(
+                f"fetch-by-commit requires {given or 'a checksum or a commit SHA ref'}",
+                code="invalid-checksum",
+                hint="give ?commit= all 40 digits of the commit id",
+            )
+        if ref:
+            self._ref = ref if ref.startswith("refs/") else f"refs/heads/{ref}"
+        return self._checksum
 
     def _choose(self, ref: str, found: dict[str, str]) -> tuple[str, str]:
         """The object that ``ref`` means and, for an annotated tag, the commit behind it; a branch goes before a tag."""
@@ -244,6 +285,8 @@ class _Fetch:
                 (git_dir / "FETCH_HEAD").unlink(missing_ok=True)
             if self._subdir:
                 self._lift(tree, draft.diff)
+            if self._operation.commit_times:
+                _set_times(draft.diff, self._time(commit, mirror))
             draft.commit(about=f"git {self._git.shown} {commit[:12]}", id=name)
 
     def _borrow(self, commit: str, mirror: Path, git_dir: Path) -> None:
@@ -297,6 +340,13 @@ class _Fetch:
                 os.rename(name, os.path.join(target, name), src_dir_fd=fd)
         finally:
             os.close(fd)
+
+
+def _set_times(root: str, seconds: int) -> None:
+    for directory, names, files in os.walk(root, topdown=False):
+        for name in (*names, *files):
+            os.utime(os.path.join(directory, name), (seconds, seconds), follow_symlinks=False)
+    os.utime(root, (seconds, seconds))
 
 
 def _listing(output: bytes) -> dict[str, str]:

@@ -7,12 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 
 from shiplap.errors import ImageError, StepError, TreeError, quote
 from shiplap.events.facts import StepOutput
 from shiplap.graph.node import Node
 from shiplap.graph.operations import NO_INPUT, Mount, Run
 from shiplap.ops.accounts import Accounts
+from shiplap.ops.agent import relay
 from shiplap.ops.rootfs import spare_copy, step_root
 from shiplap.ops.workbench import Workbench
 from shiplap.sandbox.spec import ProcessSpec, StepMount
@@ -59,13 +61,15 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
             identity=identity,
             mounts=mounts.all(),
             hostname=operation.hostname,
-            network=bench.network if operation.network == "default" else operation.network,
+            network=operation.network,
             insecure=operation.security == "insecure",
             extra_hosts=operation.extra_hosts,
             shm_size=operation.shm_size,
             ulimits=dict(_ulimit(text) for text in operation.ulimits),
             owners=root.owners,
         )
+        if operation.network == "default":
+            _tell_network(bench)
         tail = _Tail(node, bench)
         status = bench.runtime().run(spec, tail.take, bench.cancel)
         if status.code != 0:
@@ -80,6 +84,13 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
             )
         root.keep(status)
         return draft.commit(about=node.about.name).id
+
+
+def _tell_network(bench: Workbench) -> None:
+    """Say so where steps share the machine's network for want of another."""
+    reason = bench.runtime().outlet()
+    if reason:
+        bench.notice(f"RUN shares this machine's network and reaches what listens on its loopback ({reason})")
 
 
 def _environment(operation: Run, bench: Workbench, secrets: _Secrets, home: str) -> tuple[str, ...]:
@@ -144,6 +155,8 @@ class _Mounts:
         self._bench = bench
         self._secrets = secrets
         self._held = held
+        self._chosen: dict[tuple[str, str], Path] = {}
+        """Directories of cache mounts, by what they are shared as: two mounts of a step that are alike are one."""
 
     def all(self) -> tuple[StepMount, ...]:
         self._lock_caches()
@@ -165,7 +178,8 @@ class _Mounts:
         return tuple(found)
 
     def _bind(self, mount: Mount) -> StepMount:
-        tree = self._held.enter_context(self._open_tree(mount.input))
+        # A stage without layers is an empty directory.
+        tree = self._held.enter_context(self._open_tree(mount.input) if mount.input != NO_INPUT else Tree(()))
         if tree.live:
             tree = self._copied(tree, mount.source)
         found = resolve(tree, mount.source)
@@ -212,11 +226,10 @@ class _Mounts:
 
     def _cache(self, mount: Mount) -> StepMount:
         directory = self._bench.store.cache_mount(self._cache_name(mount))
-        if mount.sharing == "private":
-            number = 0
-            while not self._held.enter_context(locked(f"{directory}.{number}.lock", wait=False)):
-                number += 1
-            directory = directory.with_name(f"{directory.name}.{number}")
+        chosen = (directory.name, mount.sharing)
+        if chosen not in self._chosen:
+            self._chosen[chosen] = self._free(directory, mount.sharing)
+        directory = self._chosen[chosen]
         with self._bench.store.once(f"mount {directory.name}", self._bench.check):
             if not directory.exists():
                 self._make_cache(mount, directory.name)
@@ -227,6 +240,21 @@ class _Mounts:
                 raise TreeError(f"cache mount has no directory {mount.source}", code="not-found")
             subpath = found.path if found is not None else ""
         return StepMount("bind", mount.target, source=path, subpath=subpath, readonly=mount.readonly)
+
+    def _free(self, directory: Path, sharing: str) -> Path:
+        """``directory``, or one beside it if it is taken: ``private`` wants one for itself, the others share with theirs."""
+        number, here = 0, directory
+        while not self._held.enter_context(
+            locked(
+                f"{here}.use.lock",
+                shared=sharing != "private",
+                wait=sharing == "locked",
+                check=self._bench.check,
+            )
+        ):
+            number += 1
+            here = directory.with_name(f"{directory.name}.{number}")
+        return here
 
     def _cache_name(self, mount: Mount) -> str:
         """What the contents are shared by: the id, and what a new one begins with, as in BuildKit."""
@@ -272,7 +300,11 @@ class _Mounts:
                     hint="give it with --ssh",
                 )
             return None
-        return StepMount("bind", mount.target, source=socket, readonly=False)
+        directory = self._held.enter_context(self._bench.store.scratch("agent"))
+        directory.chmod(0o711)
+        mode = 0o600 if mount.mode is None else mount.mode
+        path = self._held.enter_context(relay(directory, socket, mode, (mount.uid, mount.gid)))
+        return StepMount("bind", mount.target, source=str(path), readonly=False)
 
 
 def _asks_for_owner(mount: Mount) -> bool:

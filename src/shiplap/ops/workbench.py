@@ -60,8 +60,6 @@ class Workbench(msgspec.Struct):
     """Snapshots of remote sources by node digest: within a build each is asked for once, so it is the same throughout."""
     cancel: threading.Event = msgspec.field(default_factory=threading.Event)
     epoch: int | None = None
-    network: str = "host"
-    """What ``RUN --network=default`` means here."""
     single_id: bool = False
     """True where only one user id is mapped, so that owners are kept on record."""
 

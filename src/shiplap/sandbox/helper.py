@@ -2,10 +2,11 @@
 
 The builder has threads, and a process with threads can neither fork safely nor enter a user namespace; starting a fresh
 interpreter for each step would cost more than the step's own isolation. So one such process is started at first use
-and waits on descriptor 0, a SOCK_SEQPACKET socket: each packet carries three descriptors, the step's own socket, its
-standard output and its standard error. It ends when the builder's end closes, as every keeper does when its step's
-socket closes, so that nothing outlives a builder killed with SIGKILL. (PR_SET_PDEATHSIG would not do: it fires when the
-thread that started the helper ends, and that may be a worker.)
+and waits on descriptor 0, a SOCK_SEQPACKET socket: each packet carries three or four descriptors, the step's own socket,
+its standard output, its standard error and the network it shall join; or one, over which to answer with such a network.
+It ends when the builder's end closes, as every keeper does when its step's socket closes, so that nothing outlives a
+builder killed with SIGKILL. (PR_SET_PDEATHSIG would not do: it fires when the thread that started the helper ends, and
+that may be a worker.)
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def serve(control: int) -> None:
 
         facts.heard = seccomp.listening_filter(machine, facts.single)
     sock = _socket.socket(fileno=control)
-    space = _socket.CMSG_SPACE(3 * 4)
+    space = _socket.CMSG_SPACE(4 * 4)
     while True:
         packet, ancillary, _, _ = sock.recvmsg(1, space)
         if not packet:
@@ -49,12 +50,16 @@ def serve(control: int) -> None:
             if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
             for at in range(0, len(data) - len(data) % 4, 4)
         ]
-        if len(fds) == 3 and os.fork() == 0:
+        if fds and os.fork() == 0:
             _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
             null = os.open("/dev/null", os.O_RDWR)
             os.dup2(null, control)
             os.close(null)
-            keeper.keep(fds[0], fds[1], fds[2], facts)
+            if len(fds) == 1:
+                from shiplap.sandbox import network
+
+                network.hold(fds[0])
+            keeper.keep(fds[0], fds[1], fds[2], fds[3] if len(fds) > 3 else -1, facts)
         for fd in fds:
             os.close(fd)
 

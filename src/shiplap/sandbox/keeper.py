@@ -28,15 +28,16 @@ if TYPE_CHECKING:
     from shiplap.sandbox.supervisor import Supervisor
 
 
-def keep(sock: int, stdout: int, stderr: int, facts: Facts) -> NoReturn:
-    """The keeper's life: read the request, run it, answer ("exit", code, out of memory) or ("error", code, text, hint).
+def keep(sock: int, stdout: int, stderr: int, network: int, facts: Facts) -> NoReturn:
+    """The keeper's life: read the request, run it, answer ("exit", code, out of memory, owners) or ("error", code, text,
+    hint). ``network``: the namespace of an isolated network, or -1.
 
     Never returns: a process forked from the helper must not fall back into its loop.
     """
     try:
         request = read_message(sock)
         try:
-            answer: tuple[object, ...] = _Keeper(request, sock, facts).run(stdout, stderr)
+            answer: tuple[object, ...] = _Keeper(request, sock, network, facts).run(stdout, stderr)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
             answer = ("error", *explain(error))
         try:
@@ -51,8 +52,9 @@ def keep(sock: int, stdout: int, stderr: int, facts: Facts) -> NoReturn:
 
 
 class _Keeper:
-    def __init__(self, request: Request, sock: int, facts: Facts) -> None:
+    def __init__(self, request: Request, sock: int, network: int, facts: Facts) -> None:
         self._request = request
+        self._network = network
         self._sock = sock
         self._facts = facts
         self._made: list[Made] = []
@@ -126,7 +128,8 @@ class _Keeper:
         mine, theirs = _socket.socketpair() if self._supervisor is not None else (None, None)
         pid = os.fork()
         if pid == 0:
-            first_process(self._request, self._facts, stdout, stderr, write, theirs.fileno() if theirs else -1)
+            heard = theirs.fileno() if theirs is not None else -1
+            first_process(self._request, self._facts, stdout, stderr, write, heard, self._network)
         os.close(write)
         os.close(stdout)
         os.close(stderr)

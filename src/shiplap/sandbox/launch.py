@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -22,8 +23,27 @@ _CANCEL_POLL_MS = 30
 _CHUNK = 64 << 10
 _DRAIN_SECONDS = 0.8
 """How long to read on once the process has ended, if something outside the sandbox holds its pipe and keeps writing."""
+_OUTLET_SECONDS = 15.0
+"""How long to wait for a network: two programs may be tried, five seconds each."""
 _KILL_SECONDS = 20.0
 """How long a killed step may take to go, e.g. while a disk write it waits for completes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """An isolated network: ``program`` is what connects it, ``descriptor`` its namespace; or ``reason``: why there is none."""
+
+    program: str
+    reason: str
+    descriptor: int = -1
+    guard: socket.socket | None = None
+    owner: int = 0
+
+    def close(self) -> None:
+        """End it."""
+        if self.guard is not None:
+            self.guard.close()
+            os.close(self.descriptor)
 
 
 class Helper:
@@ -39,9 +59,38 @@ class Helper:
         self._control: socket.socket | None = None
         self._pid = 0
         self._owner = 0
+        self._connecting = Lock()
+        self._outlet: Outlet | None = None
 
-    def step(self, request: Mapping[str, Any], output: Output, cancel: Event) -> ExitStatus:
-        """Run one step (wire.request) to its end. Raises Interrupted, SandboxError."""
+    def outlet(self) -> Outlet:
+        """The isolated network of this helper's steps, made at first use. Raises SandboxError if the helper died."""
+        with self._connecting:
+            if self._outlet is None or self._outlet.owner != os.getpid():
+                mine, theirs = socket.socketpair()
+                try:
+                    self._send([theirs.fileno()])
+                finally:
+                    theirs.close()
+                mine.settimeout(_OUTLET_SECONDS)
+                try:
+                    data, fds, _, _ = socket.recv_fds(mine, 4096, 1)
+                except OSError:
+                    data, fds = b"it takes too long", []
+                if fds:
+                    os.set_inheritable(fds[0], False)
+                    self._outlet = Outlet(data.decode(), "", fds[0], mine, os.getpid())
+                else:
+                    mine.close()
+                    self._outlet = Outlet(
+                        "", data.decode(errors="replace") or "it did not start", -1, None, os.getpid()
+                    )
+            return self._outlet
+
+    def step(self, request: Mapping[str, Any], output: Output, cancel: Event, network: int = -1) -> ExitStatus:
+        """Run one step (wire.request) to its end; ``network``: descriptor of the one it joins if its request says so.
+
+        Raises Interrupted, SandboxError.
+        """
         if cancel.is_set():
             raise Interrupted("cancelled before the step started")
         mine, theirs = socket.socketpair()
@@ -49,7 +98,7 @@ class Helper:
         run = _Run(mine, {pipes[0][0]: 1, pipes[1][0]: 2}, output, cancel)
         try:
             try:
-                self._send([theirs.fileno(), pipes[0][1], pipes[1][1]])
+                self._send([theirs.fileno(), pipes[0][1], pipes[1][1], *([network] if network >= 0 else [])])
             finally:
                 theirs.close()
                 for _, write in pipes:
@@ -64,6 +113,10 @@ class Helper:
 
     def close(self) -> None:
         """End the fork server; steps still running are killed. Safe to call twice."""
+        with self._connecting:
+            if self._outlet is not None and self._outlet.owner == os.getpid():
+                self._outlet.close()
+            self._outlet = None
         with self._lock:
             self._forget()
 

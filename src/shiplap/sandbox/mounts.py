@@ -195,8 +195,8 @@ class Inside:
         self._staging = on
 
     def kernel(self, network: bool, shm_size: int, gid_5: bool) -> None:
-        """/proc, /dev and /sys with all that belongs in them. ``network``: whether this process made its own network
-        namespace, without which a user namespace may not mount sysfs; ``gid_5``: whether group tty exists here."""
+        """/proc, /dev and /sys with all that belongs in them. ``network``: whether the network namespace is not the machine's,
+        without which a user namespace may not mount sysfs; ``gid_5``: whether group tty exists here."""
         self._proc()
         self._dev(shm_size, gid_5)
         self._sys(network)
@@ -236,7 +236,8 @@ class Inside:
     def tmpfs(self, target: str, size: int) -> Place:
         """An empty file system in memory at ``target``, of ``size`` bytes (0: the kernel's default, half of memory)."""
         place = self._target(target, "dir")
-        data = f"mode=1777,size={size}" if size else "mode=1777"
+        mode = 0o1777 if place.made else stat.S_IMODE(os.fstat(place.fd).st_mode)  # runc's rule: what it covers, it is
+        data = f"mode={mode:o},size={size}" if size else f"mode={mode:o}"
         linux.mount("tmpfs", fd_path(place.fd), "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, data)
         return place
 

@@ -25,7 +25,13 @@ class NativeRuntime:
 
     def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:
         """See ``Runtime.run``."""
-        return self._helper.step(request(spec, current()), output, cancel)
+        outlet = self._helper.outlet() if spec.network == "default" else None
+        asked = request(spec, current(), outlet is not None and outlet.descriptor >= 0)
+        return self._helper.step(asked, output, cancel, outlet.descriptor if outlet is not None else -1)
+
+    def outlet(self) -> str:
+        """See ``Runtime.outlet``."""
+        return self._helper.outlet().reason
 
     def close(self) -> None:
         """End the helper process."""

@@ -40,8 +40,8 @@ def config(
         if not cgroups and ids.initial:
             granted = [name for name in granted if name != "CAP_MKNOD"]
     ambient = granted if insecure else []
-    own_network = request["network"] == "none"
-    namespaces = ["pid", "ipc", "uts", "mount", *(["network"] if own_network else []), *(["cgroup"] if unified else [])]
+    alone = request["network"] == "none"  # an isolated network is joined by who calls the runtime
+    namespaces = ["pid", "ipc", "uts", "mount", *(["network"] if alone else []), *(["cgroup"] if unified else [])]
     return {
         "ociVersion": "1.0.2",
         "process": {
@@ -65,7 +65,7 @@ def config(
         },
         "root": {"path": request["upper"], "readonly": False},
         "hostname": request["hostname"],
-        "mounts": _mounts(request, ids, own_network=own_network, cgroups=cgroups),
+        "mounts": _mounts(request, ids, own_network=request["network"] != "host", cgroups=cgroups),
         "linux": {
             "namespaces": [{"type": name} for name in namespaces],
             "maskedPaths": [] if insecure else list(profile.MASKED),

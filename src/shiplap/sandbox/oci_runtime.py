@@ -73,7 +73,8 @@ class OciRuntime:
     def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:
         """See ``Runtime.run``."""
         ids = current()
-        asked = request(spec, ids)
+        outlet = self._helper.outlet() if spec.network == "default" else None
+        asked = request(spec, ids, outlet is not None and outlet.descriptor >= 0)
         for index, mount in enumerate(asked["mounts"]):
             target = absolute(mount["target"])
             if any(target == top or target.startswith(top + "/") for top in COVERED):
@@ -100,12 +101,16 @@ class OciRuntime:
                 held=linux.capabilities()[1],
             )
             Path(bundle, "config.json").write_text(json.dumps(document))
-            status = self._helper.step(asked, output, cancel)
+            status = self._helper.step(asked, output, cancel, outlet.descriptor if outlet is not None else -1)
             if status.code:
                 self._blame(log)
             return status
         finally:
             shutil.rmtree(bundle, ignore_errors=True)
+
+    def outlet(self) -> str:
+        """See ``Runtime.outlet``."""
+        return self._helper.outlet().reason
 
     def close(self) -> None:
         """End the helper process."""

@@ -44,7 +44,7 @@ class StepMount:
     kind:
       bind    ``source`` (a host path: file or directory, already resolved and safe) at ``target``
       overlay a writable throw-away view of the directories ``lowers`` (top first), narrowed to ``subpath``
-      tmpfs   ``size`` bytes (0: half of memory), mode 1777, nosuid, nodev
+      tmpfs   ``size`` bytes (0: half of memory), nosuid, nodev; mode 1777, or that of the directory which was there
       secret  ``data`` as a file on a read-only nosuid,nodev,noexec tmpfs, with ``mode``, ``uid``, ``gid``
     ``subpath`` (bind of directory, overlay): resolved inside the mounted tree with RESOLVE_IN_ROOT semantics.
     ``readonly`` covers whatever else is mounted below a bind's source. ``target`` may not be / or lead into /proc.
@@ -78,7 +78,8 @@ class ProcessSpec:
     mounts: tuple[StepMount, ...] = ()
     hostname: str = "buildkitsandbox"
     network: str = "host"
-    """``host`` or ``none``."""
+    """``host``, ``none``, or ``default``: one that leads out but not to the machine's own services, if ``Runtime.outlet``
+    has one, else the machine's."""
     insecure: bool = False
     """``--security=insecure``: every capability, no seccomp, nothing masked."""
     extra_hosts: tuple[str, ...] = ()
@@ -114,6 +115,10 @@ class Runtime(Protocol):
     overlay: bool
     """Whether the kernel mounts overlays here. If not, ``Rootfs.lowers`` and those of mounts have to be empty: the caller
     lays everything into the upper directory."""
+
+    def outlet(self) -> str:
+        """Make ready the network that ``default`` means; why there is none, so that it means ``host``, or empty."""
+        ...
 
     def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:
         """Run ``spec`` to its end, or kill it soon after ``cancel`` is set (raising Interrupted).

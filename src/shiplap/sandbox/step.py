@@ -26,8 +26,6 @@ _LIMITS = (
     *("locks", "sigpending", "msgqueue", "nice", "rtprio", "rttime"),
 )
 """Names of docker's ulimits; the index is the number (asm-generic/resource.h)."""
-_SIOCSIFFLAGS = 0x8914
-_IFF_UP_RUNNING = 0x41
 _REPORT = 3
 """Descriptor on which the process tells its keeper what it made, and why it failed; exec closes it."""
 _HEARD = 4
@@ -104,8 +102,11 @@ def spare(request: Request, index: int, name: str = "") -> str:
     return os.path.join(request["work"], f"view-{index}", name)
 
 
-def first_process(request: Request, facts: Facts, stdout: int, stderr: int, report: int, heard: int) -> NoReturn:
-    """The forked child: becomes the step's process, or reports why not. ``heard``: -1, or a socket for the listener."""
+def first_process(
+    request: Request, facts: Facts, stdout: int, stderr: int, report: int, heard: int, network: int
+) -> NoReturn:
+    """The forked child: becomes the step's process, or reports why not. ``heard``: -1, or a socket for the listener;
+    ``network``: -1, or the namespace to join."""
     try:
         # Above everything that dup2 will overwrite.
         stdout, stderr, report = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (stdout, stderr, report))
@@ -115,6 +116,8 @@ def first_process(request: Request, facts: Facts, stdout: int, stderr: int, repo
             os.dup2(heard, _HEARD, inheritable=False)
         linux.die_with_parent(_signal.SIGKILL)
         os.setsid()
+        if request["network"] == "isolated":
+            linux.setns(network, linux.CLONE_NEWNET)
         if request["runtime"] is None:
             _enter_root(request, facts)
             _take_stdio(stdout, stderr, (request["uid"], request["gid"]))
@@ -131,19 +134,19 @@ def first_process(request: Request, facts: Facts, stdout: int, stderr: int, repo
 
 
 def _enter_root(request: Request, facts: Facts) -> None:
-    own_network = request["network"] == "none"
-    linux.unshare(
-        linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | (linux.CLONE_NEWNET if own_network else 0)
-    )
+    alone = request["network"] == "none"
+    linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | (linux.CLONE_NEWNET if alone else 0))
     try:
         linux.unshare(linux.CLONE_NEWCGROUP)
     except OSError:
         pass  # only hides the name of the builder's own cgroup
-    if own_network:
-        _loopback_up()
+    if alone:
+        from shiplap.sandbox.network import loopback_up
+
+        loopback_up()
     root = mounts.open_directory(request["upper"])
     inside = mounts.Inside(root, scratch(request), facts.userns, request["insecure"])
-    inside.kernel(own_network, request["shm_size"], facts.gid_5)
+    inside.kernel(request["network"] != "host", request["shm_size"], facts.gid_5)
     _step_mounts(inside, request)
     mounts.enter(root)
     linux.set_hostname(request["hostname"])
@@ -186,12 +189,6 @@ def _tell(places: list[Place]) -> None:
         for made in place.made:
             write_message(_REPORT, ("made", *made.record()))
         place.close()
-
-
-def _loopback_up() -> None:
-    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
-    fcntl.ioctl(sock.fileno(), _SIOCSIFFLAGS, b"lo".ljust(16, b"\0") + _IFF_UP_RUNNING.to_bytes(24, "little"))
-    sock.close()
 
 
 def _take_stdio(stdout: int, stderr: int, owner: tuple[int, int]) -> None:

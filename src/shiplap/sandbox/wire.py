@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shiplap.errors import SandboxError
-from shiplap.sandbox import seccomp
+from shiplap.sandbox import names, seccomp
 from shiplap.sandbox.spec import ProcessSpec, StepMount
 from shiplap.sandbox.userns import IdMap
 
@@ -20,12 +20,16 @@ _PUBLIC_RESOLVERS = (
 """What BuildKit (and Docker) write for a machine that names no resolver of its own."""
 
 
-def request(spec: ProcessSpec, ids: IdMap) -> dict[str, Any]:
-    """``spec`` as the helper reads it. Raises SandboxError for what no runtime could do."""
+def request(spec: ProcessSpec, ids: IdMap, outlet: bool = False) -> dict[str, Any]:
+    """``spec`` as the helper reads it; ``outlet``: there is an isolated network, which then is the default.
+
+    Raises SandboxError for what no runtime could do.
+    """
     if not spec.args or any("\0" in word for word in (*spec.args, *spec.env, spec.cwd)):
         raise SandboxError("a step needs a command, and no NUL byte in it or in its environment", code="bad-command")
-    if spec.network not in ("host", "none"):
-        raise SandboxError(f"unknown network mode {spec.network!r}", code="network", hint="host or none")
+    if spec.network not in ("default", "host", "none"):
+        raise SandboxError(f"unknown network mode {spec.network!r}", code="network", hint="default, host or none")
+    network = ("isolated" if outlet else "host") if spec.network == "default" else spec.network
     groups = spec.identity.groups
     pretends = ids.single and seccomp.listens(os.uname().machine)  # then everybody exists, by the keeper's word
     if not pretends:
@@ -50,12 +54,12 @@ def request(spec: ProcessSpec, ids: IdMap) -> dict[str, Any]:
         "owners": {path: tuple(owner) for path, owner in spec.owners.items()},
         "mounts": [_mount(mount) for mount in sorted(spec.mounts, key=_depth)],
         "hostname": spec.hostname,
-        "network": spec.network,
+        "network": network,
         "insecure": spec.insecure,
         "shm_size": spec.shm_size or DEFAULT_SHM,
         "ulimits": {name: tuple(pair) for name, pair in spec.ulimits.items()},
         "hosts": hosts(spec.hostname, spec.extra_hosts).encode(),
-        "resolv": (spec.dns or resolvers(spec.network)).encode(),
+        "resolv": (spec.dns or resolvers(network)).encode(),
         "runtime": None,
     }
 
@@ -97,7 +101,8 @@ def hosts(hostname: str, extra: tuple[str, ...]) -> str:
 
 def resolvers(network: str, path: Path = Path("/etc/resolv.conf")) -> str:
     """/etc/resolv.conf for a step. On the machine's network it is the machine's own, since a resolver on 127.0.0.53
-    answers there too. Without a network no resolver can be reached, so none is named."""
+    answers there too. On an isolated one, resolvers that it does not lead to give way to the relay (names.py). Without a
+    network no resolver can be reached, so none is named."""
     try:
         text = path.read_text(errors="replace")
     except OSError:
@@ -105,6 +110,10 @@ def resolvers(network: str, path: Path = Path("/etc/resolv.conf")) -> str:
     lines = text.splitlines()
     if network == "none":
         return "".join(f"{line}\n" for line in lines if not line.lstrip().startswith("nameserver"))
+    if network == "isolated":
+        reached = [line for line in lines if not any(names.out_of_reach(address) for address in names.servers(line))]
+        if len(reached) < len(lines):
+            return "".join(f"{line}\n" for line in (*reached, f"nameserver {names.ADDRESS}"))
     if not any(line.split()[:1] == ["nameserver"] for line in lines):
         return text + ("\n" if text and not text.endswith("\n") else "") + _PUBLIC_RESOLVERS
     return text
