@@ -138,7 +138,7 @@ def test_unknown_isolation() -> None:
 
 
 def test_nothing_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect, "_try", lambda what, scratch: (None, f"{what} is broken"))
+    monkeypatch.setattr(detect, "_try", lambda what, scratch, snapshots: (None, f"{what} is broken"))
     monkeypatch.setattr(detect, "_programs", lambda: ["/usr/bin/crun"])
     with pytest.raises(SandboxError) as caught:
         detect.choose("auto")
