@@ -115,7 +115,8 @@ class Web:
 class Repository:
     """A git repository that is served."""
 
-    def __init__(self, web: Web, name: str = "repo.git") -> None:
+    def __init__(self, web: Web, name: str = "repo.git", date: int = 1_700_000_000) -> None:
+        self.date = date
         self.path = web.repositories / name
         self.url = f"{web.url}/git/{name}"
         self.git("init", "-q", "-b", "main", str(self.path), cwd=web.repositories)
@@ -126,7 +127,7 @@ class Repository:
             env |= {
                 f"GIT_{role}_NAME": "t",
                 f"GIT_{role}_EMAIL": "t@example.com",
-                f"GIT_{role}_DATE": "1700000000 +0000",
+                f"GIT_{role}_DATE": f"{self.date} +0000",
             }
         command = [program("git"), "-c", "protocol.file.allow=always", *args]
         return subprocess.run(command, cwd=cwd or self.path, env=env, check=True, capture_output=True, text=True).stdout

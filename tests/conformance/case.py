@@ -50,7 +50,12 @@ class Case:
             text = file.read_bytes().replace(b"//web/", f"//{site.place}/".encode())
             (work / "dockerfile" / file.name).write_bytes(text)
         for name, value in self.options.get("secrets", {}).items():
-            (work / "secrets" / name).write_text(value)
+            (work / "secrets" / self.secret(name, site)).write_text(value)
+
+    @staticmethod
+    def secret(name: str, site: Site) -> str:
+        """The name of a secret, with the server's host for ``WEBHOST``."""
+        return name.replace("WEBHOST", site.place.partition(":")[0])
 
     @contextmanager
     def agent(self, work: Path) -> Iterator[None]:

@@ -138,7 +138,8 @@ def arguments(case: Case, work: Path, site: Site) -> list[str]:
         opts[f"context:{name}"] = site.there(value)
     command = [f"--opt={key}={value}" for key, value in opts.items()]
     command += [f"--local={key}={path}" for key, path in local.items()]
-    command += [f"--secret=id={key},src={work / 'secrets' / key}" for key in options.get("secrets", {})]
+    secrets = [case.secret(key, site) for key in options.get("secrets", {})]
+    command += [f"--secret=id={key},src={work / 'secrets' / key}" for key in secrets]
     command += [f"--secret=id={key},env={key}" for key in options.get("secret_env", {})]
     command += [f"--ssh={name}={work / 'agent'}" for name in options.get("ssh", ())]
     command += [f"--allow={what}" for what in options.get("allow", ())]

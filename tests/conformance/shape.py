@@ -107,10 +107,17 @@ def tree(layers: list[list[str]]) -> dict[str, str]:
     return found
 
 
+_WRAPPING = re.compile(
+    r"^(failed to (compute|load) cache key|failed to calculate checksum of ref \w+::\w+|failed to (load LLB|marshal LLB "
+    r"definition|read downloaded context)|rpc error: code = Unknown desc =|invalid (in|ex)cludepatterns: \[.*\]):? "
+)
+"""Which of BuildKit's parts came upon the error."""
+
+
 def error(text: str) -> str:
     """An error without what differs from build to build."""
-    text = re.sub(r"^failed to (compute cache key|calculate checksum of ref \w+::\w+): ", "", text.strip())
-    text = re.sub(r"^failed to calculate checksum of ref \w+::\w+: ", "", text)
-    text = re.sub(r"^(rpc error: code = Unknown desc = )?invalid includepatterns: \[.*\]: ", "", text)
+    text = text.strip()
+    while (shorter := _WRAPPING.sub("", text)) != text:
+        text = shorter
     text = re.sub(r"/\S*/cachemounts/buildkit\d+", "", text)  # where BuildKit's machine had mounted it
     return re.sub(r"@sha256:[0-9a-f]{64}", "", text)

@@ -48,6 +48,10 @@ tar context gz
 tar named xz
   file f "of the archive"
   own f 3:4
+tar dated
+  file f "f"
+  file g "g"
+  time g 1234567890
 """
 """Archives, by the listing of ``context.py``."""
 
@@ -64,6 +68,7 @@ class Site:
         pages = self.web.pages
         for path in (root / "files").iterdir():
             pages[f"/{path.name}"] = Page(path.read_bytes(), DATE)
+        pages["/dated"] = Page(pages["/dated"].data)
         pages["/f"] = Page(b"a file\n", {**DATE, "ETag": '"f1"'})
         pages["/undated"] = Page(b"no date\n")
         pages["/"] = pages["/dir/"] = Page(b"no name\n", DATE)
@@ -78,10 +83,10 @@ class Site:
         self._repositories()
 
     def _repositories(self) -> None:
-        sub = Repository(self.web, "sub.git")
+        sub = Repository(self.web, "sub.git", 1_200_000_000)
         sub.write("in-sub", "sub\n")
         sub.commit()
-        repo = self.repository = Repository(self.web, "repo.git")
+        repo = self.repository = Repository(self.web, "repo.git", 1_300_000_000)
         repo.write("Dockerfile", "FROM base\nCOPY . /t\n")
         repo.write(".dockerignore", "f\n")
         repo.write("f", "first\n")

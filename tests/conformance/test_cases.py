@@ -73,7 +73,8 @@ class Oven:
             given |= {"context": work / "context", "dockerfile": work / "dockerfile" / (file or "Dockerfile")}
         if "stdin" in options:
             given["dockerfile"] = file
-        secrets = [shiplap.Secret(key, source=str(work / "secrets" / key)) for key in options.get("secrets", {})]
+        names = [case.secret(key, self.site) for key in options.get("secrets", {})]
+        secrets = [shiplap.Secret(key, source=str(work / "secrets" / key)) for key in names]
         secrets += [shiplap.Secret(key, env=key) for key in options.get("secret_env", {})]
         return shiplap.Request(
             **given,

@@ -142,7 +142,7 @@ class _Build:
         images.layouts = context.layouts
         self._ignore = context.ignore
         dockerfile = parse(context.dockerfile, context.dockerfile_name)
-        options = self._options(context)
+        options = self._options(context, bench)
         images.prefetch(base_images(dockerfile, options))
         plan = lower(dockerfile, options, images)
         self._warn(plan)
@@ -213,15 +213,16 @@ class _Build:
         if self._halt.is_set():
             raise Interrupted("build canceled")
 
-    def _options(self, context: Context) -> LowerOptions:
+    def _options(self, context: Context, bench: Workbench) -> LowerOptions:
         request = self._request
         native = native_platform()
         wanted = request.platform or self._settings.default_platform
         args = _arguments(request.build_args, self._environ)
+        if self._settings.source_date_epoch is not None:
+            args.setdefault("SOURCE_DATE_EPOCH", str(self._settings.source_date_epoch))
         every = request.every_stage
         if every is None:
             every = self._settings.docker_buildkit is False
-        epoch = args.get("SOURCE_DATE_EPOCH", "")
         return LowerOptions(
             target=request.target,
             build_args=args,
@@ -239,11 +240,25 @@ class _Build:
             context=context.source,
             ignore=context.ignore,
             every_stage=every,
-            epoch=_epoch(epoch) if epoch else self._settings.source_date_epoch,
+            moments=self._moments(context, bench),
             cache_namespace=args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
             hostname=args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
             allow=frozenset(request.allow) | ({"network.host"} if request.network == "host" else frozenset()),
         )
+
+    def _moments(self, context: Context, bench: Workbench) -> Callable[[Any], int | None]:
+        """The time of a source that SOURCE_DATE_EPOCH names, fetched once."""
+        known: dict[Any, int | None] = {}
+
+        def ask(source: Any) -> int | None:
+            from shiplap.api.remote import moment_of
+
+            if source not in known:
+                archive = context.path if self._request.context_data is not None else None
+                known[source] = moment_of(source, archive, bench)
+            return known[source]
+
+        return ask
 
     def _bench(self, store: Store, images: BaseImages) -> Workbench:
         """All but what is known only when the Dockerfile has been read."""
@@ -331,15 +346,6 @@ def _arguments(given: Mapping[str, str | None], environ: Mapping[str, str]) -> d
         if value is not None:
             args[name] = value
     return args
-
-
-def _epoch(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(
-            f"invalid SOURCE_DATE_EPOCH: {text}", code="invalid-epoch", hint="seconds since 1970"
-        ) from None
 
 
 def _host(text: str) -> str:

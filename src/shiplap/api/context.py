@@ -49,7 +49,7 @@ def open_build_context(request: Request, settings: Settings, bench: Workbench | 
             raise ContextError(
                 "the context is not on this machine", code="no-context", hint="fetch it first, and name its directory"
             )
-        found = open_remote_context(request, bench)
+        found = open_remote_context(request, settings, bench)
         yield msgspec.structs.replace(found, named=named, directories=directories, layouts=layouts)
         return
     for context in _open_local(request, settings, bench, named, directories):

@@ -6,15 +6,22 @@ apply to them: what is in a repository or an archive was put there on purpose.
 
 from __future__ import annotations
 
+from pathlib import Path
+from stat import S_ISREG
+from typing import BinaryIO
+
 from shiplap.api.context import Context, dockerfile_in
 from shiplap.api.request import Request
 from shiplap.dockerfile.fault import Fault
 from shiplap.dockerfile.giturl import GitUrl, is_http, parse_git_url
+from shiplap.dockerfile.gotext import parse_bool
 from shiplap.dockerfile.options import NamedContext
+from shiplap.dockerfile.remote import git_context
 from shiplap.errors import ContextError, ImageError
 from shiplap.graph.node import About, Node
-from shiplap.graph.operations import NO_INPUT, Copy, FileChange, GitSource, HttpSource
+from shiplap.graph.operations import NO_INPUT, Copy, FileChange, GitSource, HttpSource, LocalSource
 from shiplap.ops.workbench import Workbench
+from shiplap.settings import Settings
 from shiplap.store.snapshots import EMPTY
 from shiplap.trees.root import find
 from shiplap.trees.tree import Tree
@@ -33,15 +40,16 @@ def named_remote(value: str) -> NamedContext:
     return NamedContext("http", value)
 
 
-def open_remote_context(request: Request, bench: Workbench) -> Context:
+def open_remote_context(request: Request, settings: Settings, bench: Workbench) -> Context:
     """Fetch the context that ``request`` names by its address, and read its Dockerfile."""
     address = str(request.context)
     git = _git_url(address)
     about = About("[internal] load remote build context", instruction="FROM")
     if git is not None:
-        operation = GitSource(
-            git.remote, git.ref, git.subdir, bool(git.keep_git_dir), git.checksum, submodules=git.submodules
-        )
+        keep = parse_bool(request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR") or "")
+        epoch = request.build_args.get("SOURCE_DATE_EPOCH")
+        dated = bool(epoch) if epoch is not None else settings.source_date_epoch is not None
+        operation = git_context(git, keep=bool(keep), dated=dated)
         return _context(request, Node(operation, (), about), bench)
     node = Node(HttpSource(address, FILENAME), (), about)
     with _tree(node, bench) as tree:
@@ -60,6 +68,40 @@ def _context(request: Request, node: Node, bench: Workbench, name: str = "") -> 
     with _tree(node, bench) as tree:
         data, shown = dockerfile_in(tree, name or str(request.dockerfile or "Dockerfile"))
     return Context(None, data, shown if not name else "Dockerfile", source=node)
+
+
+def moment_of(source: GitSource | HttpSource | LocalSource, unpacked: Path | None, bench: Workbench) -> int | None:
+    """The time of a source, in seconds since 1970: of the commit, of the file, or of the newest file in an archive.
+
+    ``unpacked`` is where an archive on standard input, the context, was unpacked. None if there is no such time.
+    """
+    if isinstance(source, GitSource):
+        from shiplap.ops.git import commit_time
+
+        return commit_time(source, bench)
+    if isinstance(source, LocalSource):
+        files = [entry.lstat() for entry in unpacked.rglob("*")] if unpacked is not None else []
+        return max((int(file.st_mtime) for file in files if S_ISREG(file.st_mode)), default=None)
+    with _tree(Node(source, (), About(f"[internal] time of {source.filename}")), bench) as tree:
+        found = find(tree, source.filename)
+        if found is None or found.entry is None:
+            return None
+        if found.entry.mtime:
+            return found.entry.mtime // 1_000_000_000
+        with open(found.parent.open_file(found.entry), "rb") as file:
+            return _newest(file)
+
+
+def _newest(file: BinaryIO) -> int | None:
+    from shiplap.layers.compression import Decompressed
+    from shiplap.layers.header import REGULAR
+    from shiplap.layers.reader import TarReader
+
+    try:
+        members = TarReader(Decompressed(file))
+        return max((int(member.mtime) for member in members if member.kind == REGULAR), default=None)
+    except ImageError:
+        return None
 
 
 def _tree(node: Node, bench: Workbench) -> Tree:

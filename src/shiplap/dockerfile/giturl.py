@@ -23,6 +23,10 @@ class GitUrl(msgspec.Struct):
     checksum: str = ""
     keep_git_dir: bool | None = None
     submodules: bool = True
+    fetch_by_commit: bool = False
+    """The checksum is the commit; the ref is what it is to be called."""
+    commit_times: bool | None = None
+    """``mtime=commit`` or ``mtime=checkout``; a build context heeds it, ADD does not."""
 
 
 def parse_git_url(source: str) -> GitUrl | None:
@@ -98,9 +102,12 @@ def _apply_query(url: GitUrl, query: str) -> None:
                 url.keep_git_dir = truth
             elif key == "submodules":
                 url.submodules = truth
+            else:
+                url.fetch_by_commit = truth
         elif key == "mtime":
             if value not in ("checkout", "commit"):
                 raise _bad(f'invalid mtime value: {quote(value)} (must be "checkout" or "commit")')
+            url.commit_times = value == "commit"
         else:
             raise _bad(f"unexpected query {quote(key)}")
     if tag:

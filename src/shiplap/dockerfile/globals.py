@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 from shiplap.dockerfile.fault import Fault, Source
@@ -41,15 +40,3 @@ def global_args(
                 values.pop(item.name, None)
                 values[item.name] = value
     return values
-
-
-def read_epoch(given: Mapping[str, str], values: Mapping[str, str]) -> int | None:
-    """``SOURCE_DATE_EPOCH`` of build arguments or global ARGs, in seconds; None if unset or empty. Raises Fault."""
-    text = given.get("SOURCE_DATE_EPOCH", values.get("SOURCE_DATE_EPOCH", ""))
-    if not text:
-        return None
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text, re.ASCII):
-        raise Fault(
-            f"invalid SOURCE_DATE_EPOCH: {text}", code="invalid-epoch", hint="give it as seconds since 1970-01-01"
-        )
-    return int(text)

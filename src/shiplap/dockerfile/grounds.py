@@ -94,12 +94,12 @@ class Grounds:
             return Ground(node, nothing, platform, local=True)
         if context.kind == "git":
             from shiplap.dockerfile.giturl import parse_git_url
+            from shiplap.dockerfile.remote import git_context
 
             git = parse_git_url(context.value)
             if git is None:
                 raise Fault(f"invalid git context {context.value}", code="invalid-context", at=name)
-            operation = GitSource(git.remote, git.ref, git.subdir, bool(git.keep_git_dir), git.checksum, git.submodules)
-            return Ground(Node(operation, (), about), nothing, platform)
+            return Ground(Node(git_context(git), (), about), nothing, platform)
         if context.kind == "http":
             return Ground(Node(HttpSource(context.value, "context"), (), about), nothing, platform)
         if context.kind != "image":

@@ -98,6 +98,8 @@ class Run(Instruction, frozen=True):
     """``from=`` of each mount, "" if it has none."""
     network: str = "default"
     security: str = "sandbox"
+    devices: tuple[str, ...] = ()
+    """Names of ``--device``."""
 
 
 class Cmd(Instruction, frozen=True):

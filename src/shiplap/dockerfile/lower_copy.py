@@ -11,15 +11,15 @@ from shiplap.dockerfile.gotext import quote, valid
 from shiplap.dockerfile.heredoc import file_name
 from shiplap.dockerfile.lower_config import step_text
 from shiplap.dockerfile.paths import destination, normalize
+from shiplap.dockerfile.remote import git_source, http_source
 from shiplap.dockerfile.state import Ground, StageState
 from shiplap.dockerfile.words import Lexer
 from shiplap.errors import TreeError
 from shiplap.graph.node import About, Node
-from shiplap.graph.operations import NO_INPUT, Copy, FileAction, FileChange, GitSource, HttpSource, Inline, Merge
+from shiplap.graph.operations import NO_INPUT, Copy, FileAction, FileChange, GitSource, Inline, Merge
 from shiplap.trees.patterns import PatternSet, clean
 
 _SYMBOLIC = r"[ugoa]*(?:[-+=][rwxXstugo]*)+(?:,[ugoa]*(?:[-+=][rwxXstugo]*)+)*"
-_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
 _BODY = Lexer(skip_quotes=True)
 _GLOB = r"([*?\[\\])"
 
@@ -162,9 +162,9 @@ class _Actions:
             self._flush(local)
             local = []
             if git is not None:
-                self._add(Node(self._git(git), (), self._load("git", git.remote)), ("/",), unpack=False)
+                self._add(Node(self._repository(git), (), self._load("git", git.remote)), ("/",), unpack=False)
             else:
-                operation = self._http(source)
+                operation = http_source(source, self._plan.checksum)
                 name = re.sub(_GLOB, r"\\\1", operation.filename)
                 self._add(
                     Node(operation, (), self._load("http", source)), (f"/{name}",), unpack=bool(self._plan.unpack)
@@ -245,44 +245,5 @@ class _Actions:
         text = f"Attempting to {verb} file {quote(path)} that is excluded by .dockerignore"
         self._state.remark("CopyIgnoredFile", text, self._plan.word, at=source)
 
-    def _http(self, url: str) -> HttpSource:
-        from urllib.parse import unquote, urlsplit
-
-        try:
-            path = unquote(urlsplit(url).path)
-        except ValueError:
-            path = ""
-        name = clean(path).rpartition("/")[2] if path.strip("/") else ""
-        checksum = self._plan.checksum
-        if checksum and not _CHECKSUM.fullmatch(checksum):
-            raise _bad_digest(checksum)
-        return HttpSource(url, name if name not in ("", ".", "..") else "__unnamed__", checksum)
-
-    def _git(self, git: GitUrl) -> GitSource:
-        keep = self._plan.keep_git_dir
-        if keep is not None and git.keep_git_dir is not None and keep != git.keep_git_dir:
-            raise Fault("inconsistent keep-git-dir configuration", code="invalid-git-url")
-        checksum = self._plan.checksum
-        if checksum and git.checksum and checksum != git.checksum:
-            raise Fault(f'checksum mismatch "{checksum}" != "{git.checksum}"', code="invalid-checksum")
-        return GitSource(
-            git.remote,
-            git.ref,
-            git.subdir,
-            keep_git_dir=bool(keep if git.keep_git_dir is None else git.keep_git_dir),
-            checksum=git.checksum or checksum,
-            submodules=git.submodules,
-        )
-
-
-def _bad_digest(text: str) -> Fault:
-    algorithm, colon, encoded = text.partition(":")
-    hint = "write sha256: and 64 hexadecimal digits"
-    if not colon or not re.fullmatch(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*", algorithm) or not encoded:
-        return Fault("invalid checksum digest format", code="invalid-checksum", hint=hint, at=text)
-    if algorithm not in ("sha256", "sha384", "sha512"):
-        return Fault("unsupported digest algorithm", code="invalid-checksum", hint=hint, at=text)
-    lengths = {"sha256": 64, "sha384": 96, "sha512": 128}
-    if len(encoded) != lengths[algorithm]:
-        return Fault("invalid checksum digest length", code="invalid-checksum", hint=hint, at=text)
-    return Fault("invalid checksum digest format", code="invalid-checksum", hint=hint, at=text)
+    def _repository(self, git: GitUrl) -> GitSource:
+        return git_source(git, keep=self._plan.keep_git_dir, checksum=self._plan.checksum)

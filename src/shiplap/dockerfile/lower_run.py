@@ -38,6 +38,13 @@ def lower_run(state: StageState, run: instructions.Run, source_of: MountSource) 
     options = state.scene.options
     network = options.network if run.network == "default" else run.network
     _check_allowed(state, network, run.security)
+    if run.devices:
+        raise Fault(
+            "device feature is only supported in Dockerfile frontend 1.14.0-labs or later",
+            code="unsupported-device",
+            hint="steps get no devices of this machine: leave --device away",
+            at="--device",
+        )
     pairs = tuple(without_nul(f"{name}={value}", f"variable {name}") for name, value in env.items())
     for argument in args:
         without_nul(argument, "RUN")

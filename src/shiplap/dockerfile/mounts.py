@@ -71,6 +71,29 @@ def parse_mount(value: str, expand: Callable[[str], str]) -> MountFlag:
     return mount
 
 
+def device_name(value: str) -> str:
+    """The device that ``--device=name[,required]`` asks for. Raises Fault."""
+    name = ""
+    for field in fields(value, "devices"):
+        key, equals, text = field.partition("=")
+        known = key.lower() if equals or key.lower() == "required" else ""
+        if known == "name":
+            if name:
+                raise Fault(f"device name already set to {name}", code="invalid-device", at=field)
+            name = text
+        elif known == "required":
+            if equals and parse_bool(text) is None:
+                raise Fault(f"invalid value for required: {text}", code="invalid-device", at=field)
+        elif not name:
+            name = field
+        elif not equals:
+            raise Fault(f"invalid field '{field}' must be a key=value pair", code="invalid-device", at=field)
+        else:
+            meant = did_you_mean(known, ("name", "required"))
+            raise Fault(f"unexpected key '{known}' in '{field}'{meant}", code="invalid-device", at=field)
+    return name
+
+
 def _word(mount: MountFlag, key: str, field: str) -> None:
     if key in ("readonly", "ro"):
         mount.readonly = True
@@ -175,11 +198,12 @@ def _bytes(value: str) -> int:
     return int(float(found[1]) * 1024 ** _ORDER[(found[2] or "").lower()])
 
 
-def fields(record: str) -> list[str]:
+def fields(record: str, what: str = "mounts") -> list[str]:
     """The fields of one CSV record (RFC 4180, Go's strict reader). Raises Fault."""
     line = record.removesuffix("\n").removesuffix("\r") if record.endswith("\n") else record
     if not line:
-        raise Fault("failed to parse csv mounts: EOF", code="invalid-mount", hint="write --mount=type=…,target=…")
+        hint = "write --mount=type=…,target=…" if what == "mounts" else None
+        raise Fault(f"failed to parse csv {what}: EOF", code=f"invalid-{what[:-1]}", hint=hint)
     out: list[str] = []
     place = 0
     while True:
@@ -188,7 +212,7 @@ def fields(record: str) -> list[str]:
             field = line[place:] if end < 0 else line[place:end]
             bare = field.find('"')
             if bare >= 0:
-                raise _csv(record, place + bare, 'bare " in non-quoted-field')
+                raise _csv(what, record, place + bare, 'bare " in non-quoted-field')
             out.append(field)
             if end < 0:
                 return out
@@ -199,7 +223,7 @@ def fields(record: str) -> list[str]:
         while True:
             end = line.find('"', place)
             if end < 0:
-                raise _csv(record, place, 'extraneous or missing " in quoted-field')
+                raise _csv(what, record, place, 'extraneous or missing " in quoted-field')
             parts.append(line[place:end])
             place = end + 1
             if line.startswith('"', place):
@@ -211,10 +235,12 @@ def fields(record: str) -> list[str]:
         if place == len(line):
             return out
         if line[place] != ",":
-            raise _csv(record, place - 1, 'extraneous or missing " in quoted-field')
+            raise _csv(what, record, place - 1, 'extraneous or missing " in quoted-field')
         place += 1
 
 
-def _csv(record: str, column: int, why: str) -> Fault:
+def _csv(what: str, record: str, column: int, why: str) -> Fault:
     column = len(record[:column].encode("utf-8", "surrogateescape"))
-    return Fault(f"failed to parse csv mounts: parse error on line 1, column {column + 1}: {why}", code="invalid-mount")
+    return Fault(
+        f"failed to parse csv {what}: parse error on line 1, column {column + 1}: {why}", code=f"invalid-{what[:-1]}"
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from shiplap.dockerfile.checks import Remark
 from shiplap.graph.node import Node
+from shiplap.graph.operations import GitSource, HttpSource, LocalSource
 from shiplap.oci.config import ImageConfig
 from shiplap.oci.digest import Digest
 from shiplap.oci.platform import Platform, native_platform
@@ -58,7 +59,9 @@ class LowerOptions(msgspec.Struct, frozen=True):
     """``DOCKER_BUILDKIT=0``: all stages up to the target are built, in order."""
     cache_namespace: str = ""
     epoch: int | None = None
-    """``SOURCE_DATE_EPOCH``, in seconds."""
+    """``SOURCE_DATE_EPOCH``, in seconds, whatever the build arguments say."""
+    moments: Callable[[GitSource | HttpSource | LocalSource], int | None] | None = None
+    """Asked for the time of a source, in seconds, if ``SOURCE_DATE_EPOCH`` names one; None: sources have no time."""
     allow: frozenset[str] = frozenset()
     """Entitlements: ``network.host``, ``security.insecure``."""
 

@@ -12,7 +12,7 @@ from shiplap.dockerfile.flags import BOOLEAN, LIST, TEXT, Flags
 from shiplap.dockerfile.gotext import SPACE, parse_duration, quote
 from shiplap.dockerfile.heredoc import is_heredoc
 from shiplap.dockerfile.instructions import Instruction
-from shiplap.dockerfile.mounts import mount_from
+from shiplap.dockerfile.mounts import device_name, mount_from
 from shiplap.dockerfile.statement import KEYWORDS, Statement
 from shiplap.dockerfile.suggest import did_you_mean, nearest
 
@@ -208,8 +208,11 @@ def _read_copy(statement: Statement) -> Instruction:
     )
 
 
+_RUN_FLAGS = {"device": LIST, "mount": LIST, "network": TEXT, "security": TEXT}
+
+
 def _read_run(statement: Statement) -> Instruction:
-    flags = Flags(statement.flags, {"mount": LIST, "network": TEXT, "security": TEXT})
+    flags = Flags(statement.flags, _RUN_FLAGS)
     mounts = flags.list("mount")
     froms = tuple(map(mount_from, mounts))
     network = flags.text("network", "default")
@@ -236,6 +239,7 @@ def _read_run(statement: Statement) -> Instruction:
         mount_from=froms,
         network=network,
         security=security,
+        devices=tuple(map(device_name, flags.list("device"))),
         **_frame(statement),
     )
 

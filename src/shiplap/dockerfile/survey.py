@@ -12,7 +12,7 @@ from shiplap.dockerfile.checks import CheckConfig, Checks, check_text, parse_che
 from shiplap.dockerfile.draft import Budget
 from shiplap.dockerfile.fault import Fault, Source
 from shiplap.dockerfile.from_checks import check_from_args, check_platform
-from shiplap.dockerfile.globals import global_args, platform_args, read_epoch
+from shiplap.dockerfile.globals import global_args, platform_args
 from shiplap.dockerfile.gotext import quote
 from shiplap.dockerfile.grounds import SCRATCH, find_context, stage_reference
 from shiplap.dockerfile.instructions import Dockerfile, Instruction, Stage
@@ -79,11 +79,10 @@ class Survey:
         automatic = platform_args(options.build_platform, options.target_platform, options.target or last, self.given)
         check_from_args(self.checks, dockerfile, automatic, self.lexer)
         self.args = global_args(automatic, dockerfile.args, self.given, self.lexer, self.source)
+        self.scene = self._make_scene()
         self.epoch = options.epoch
         if self.epoch is None:
-            with self.located(dockerfile.args[-1] if dockerfile.args else dockerfile.stages[0].origin):
-                self.epoch = read_epoch(self.given, self.args)
-        self.scene = self._make_scene()
+            self._read_epoch()
         self.table = self._make_table()
         with self.located(dockerfile.stages[-1].origin):
             self.target = self.table.target(options.target)
@@ -124,6 +123,25 @@ class Survey:
             options.context or local,
             ignores,
         )
+
+    def _read_epoch(self) -> None:
+        """Find out the time that SOURCE_DATE_EPOCH means; from then on it is that number, or not given."""
+        text = self.given.get("SOURCE_DATE_EPOCH", self.args.get("SOURCE_DATE_EPOCH", ""))
+        if not text:
+            return
+        if re.fullmatch(r"[+-]?[0-9]{1,18}", text, re.ASCII):
+            self.epoch = int(text)
+            return
+        from shiplap.dockerfile.epoch import NAME, resolve
+
+        if (found := resolve(text, self)) is not None:
+            self.epoch = found
+        given = dict(self.given)
+        for values in (given, self.args):
+            if values.pop(NAME, None) is not None and self.epoch is not None:
+                values[NAME] = str(self.epoch)
+        self.given = given
+        self.options = self.scene.options = msgspec.structs.replace(self.options, build_args=given)
 
     def _make_table(self) -> StageTable:
         table = StageTable()

@@ -48,6 +48,10 @@ class GitSource(msgspec.Struct, frozen=True, tag="git"):
     keep_git_dir: bool = False
     checksum: str = ""
     submodules: bool = True
+    fetch_by_commit: bool = False
+    """``checksum`` is a whole commit id, and taken at its word: the ref is not asked for."""
+    commit_times: bool = False
+    """Every file has the commit's time, not that of the check-out."""
 
 
 class Mount(msgspec.Struct, frozen=True):

@@ -1,4 +1,8 @@
-"""``--chmod`` values: octal, or symbolic as in chmod(1) with umask 0 (``u=rwX,go=rX``, ``+x``, ``g=u``)."""
+"""``--chmod`` values: octal, or symbolic as in chmod(1) with umask 0 (``u=rwX,go=rX``, ``+x``, ``g=u``).
+
+Symbolic ones mean what they mean to BuildKit, whose rules are those of setmode(3) of the BSDs: ``X`` looks at the mode the
+file had at first, ``=`` takes setuid and setgid away but never the sticky bit, and ``t`` for others alone means nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,14 @@ import re
 
 from shiplap.errors import UsageError
 
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]+|[ugo])?)+)")
-_ACTION = re.compile(r"([-+=])([rwxXst]+|[ugo])?")
+_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=][rwxXstugo]*)+)")
+_ACTION = re.compile(r"([-+=])([rwxXstugo]*)")
+_STICKY = 0o1000
+_SET_IDS = 0o6000
+_ALL = 0o6777
+_OTHERS = 0o007
+_WHO = {"u": 0o4700, "g": 0o2070, "o": _OTHERS, "a": _ALL}
+_BITS = {"r": 0o444, "w": 0o222, "x": 0o111}
 _SHIFT = {"u": 6, "g": 3, "o": 0}
 
 
@@ -29,40 +39,68 @@ def apply_mode(text: str, mode: int, *, is_dir: bool) -> int:
     if octal is not None:
         return octal
     mode &= 0o7777
+    runs = bool(mode & 0o111) or is_dir
     for clause in text.split(","):
         match = _CLAUSE.fullmatch(clause)
         if match is None:
             raise UsageError(
                 f"invalid mode: {text!r}", code="invalid-chmod", hint="write octal (0755) or symbolic (u=rwX,go=rX)"
             )
-        who = match.group(1) or "ugo"
-        who = "ugo" if "a" in who else who
-        for action in _ACTION.finditer(match.group(2)):
-            mode = _act(mode, who, action.group(1), action.group(2) or "", is_dir)
+        who = 0
+        for letter in match[1]:
+            who |= _WHO[letter]
+        for operator, letters in _ACTION.findall(match[2]):
+            mode = _act(mode, who, operator, letters, runs)
     return mode
 
 
-def _act(mode: int, who: str, operator: str, what: str, is_dir: bool) -> int:
-    if what in _SHIFT:
-        bits = (mode >> _SHIFT[what]) & 7
-        special = 0
-    else:
-        bits = sum(value for letter, value in (("r", 4), ("w", 2), ("x", 1)) if letter in what)
-        if "X" in what and (is_dir or mode & 0o111):
-            bits |= 1
-        special = (0o4000 if "s" in what and "u" in who else 0) | (0o2000 if "s" in what and "g" in who else 0)
-        special |= 0o1000 if "t" in what else 0
-    change = special
-    mask = 0
-    for letter in set(who):
-        change |= bits << _SHIFT[letter]
-        mask |= 7 << _SHIFT[letter]
-    if operator == "+":
-        return mode | change
-    if operator == "-":
-        return mode & ~change
-    mask |= (0o4000 if "u" in who else 0) | (0o2000 if "g" in who else 0) | (0o1000 if who == "ugo" else 0)
-    return (mode & ~mask) | change
+def _act(mode: int, who: int, operator: str, letters: str, runs: bool) -> int:
+    """``who`` is 0 if nobody was named. ``runs``: the file is a directory, or somebody may execute it."""
+    bits = executes = 0
+    assigned = operator != "="
+
+    def change(mode: int) -> int:
+        nonlocal assigned
+        if bits or not assigned:
+            assigned = True
+            chosen = bits & who if who else bits
+            if operator == "=":
+                mode &= ~(who or _ALL)
+            mode = mode & ~chosen if operator == "-" else mode | chosen
+        return mode | ((executes & who if who else executes) if runs else 0)
+
+    for letter in letters:
+        if letter in _BITS:
+            bits |= _BITS[letter]
+        elif letter == "X":
+            if operator == "-":
+                bits |= 0o111
+            else:
+                executes = 0o111
+        elif letter in _SHIFT:
+            if bits:
+                mode = change(mode)
+            elif executes:
+                mode |= (executes & who if who else executes) if runs else 0
+            bits = executes = 0
+            mode = _copied(mode, who or _ALL, operator, (mode >> _SHIFT[letter]) & 7)
+            assigned = True
+        elif who != who & _OTHERS or not who:  # s and t: nothing for others alone
+            bits |= _SET_IDS if letter == "s" else _STICKY
+            who |= _STICKY if letter == "t" else 0
+    return change(mode)
+
+
+def _copied(mode: int, who: int, operator: str, bits: int) -> int:
+    for letter, shift in _SHIFT.items():
+        if who & (4 << _SHIFT[letter]):
+            if operator == "+":
+                mode |= bits << shift
+            elif operator == "-":
+                mode &= ~(bits << shift)
+            else:
+                mode = mode & ~(7 << shift) | bits << shift
+    return mode
 
 
 def _invalid(text: str) -> UsageError:
