@@ -120,7 +120,7 @@ def first_process(
             linux.setns(network, linux.CLONE_NEWNET)
         if request["runtime"] is None:
             _enter_root(request, facts)
-            _take_stdio(stdout, stderr, (request["uid"], request["gid"]))
+            _take_stdio(stdout, stderr, (request["uid"], request["gid"]), heard >= 0)
             _become(request, facts, heard >= 0)
         else:
             _hand_over(request, facts, stdout, stderr, heard >= 0)
@@ -191,8 +191,10 @@ def _tell(places: list[Place]) -> None:
         place.close()
 
 
-def _take_stdio(stdout: int, stderr: int, owner: tuple[int, int]) -> None:
-    """Descriptors 0 to 2 of the step, and nothing else but the report, which closes at exec."""
+def _take_stdio(stdout: int, stderr: int, owner: tuple[int, int], heard: bool) -> None:
+    """Descriptors 0 to 2 of the step, and nothing else but the report (and, if it is ``heard``, that socket), which close
+    at exec.
+    """
     null = os.open("/dev/null", os.O_RDONLY)
     for fd, number in ((null, 0), (stdout, 1), (stderr, 2)):
         os.dup2(fd, number)
@@ -201,7 +203,7 @@ def _take_stdio(stdout: int, stderr: int, owner: tuple[int, int]) -> None:
             os.fchown(number, *owner)  # so that a USER may open /dev/stdout
         except OSError:
             pass
-    os.closerange(_HEARD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    os.closerange(_HEARD + heard, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     for number in range(1, 65):
         try:
             _signal.signal(number, _signal.SIG_DFL)  # Python ignores SIGPIPE, and exec keeps what is ignored
@@ -311,7 +313,7 @@ def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int, heard: 
     inside = mounts.Inside(root, scratch(request), facts.userns, request["insecure"], covered=("dev", "sys"))
     _step_mounts(inside, request)
     os.chdir(runtime["bundle"])
-    _take_stdio(stdout, stderr, (request["uid"], request["gid"]))
+    _take_stdio(stdout, stderr, (request["uid"], request["gid"]), heard)
     resource.setrlimit(resource.RLIMIT_NOFILE, facts.nofile)
     if heard:
         _be_heard(facts)
