@@ -455,7 +455,7 @@ def network_default(room: Room) -> None:
     """It leads out, but not to what the machine keeps for itself; without pasta or slirp4netns it is the machine's."""
     import socket
 
-    reason = room.runtime.outlet()
+    reason = room.runtime.outlet()[1]
     name = f"shiplap-{os.getpid()}-{next(_numbers)}"
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as hidden:
         hidden.bind(f"\0{name}")

@@ -26,9 +26,10 @@ def main() -> None:
     result: dict[str, object] = {"uids": got.uids, "gids": got.gids, "single": got.single, "cases": {}, "reason": ""}
     if program == "native":
         runtime: object = NativeRuntime()
-        result["reason"] = detect.probe(runtime, str(directory))  # type: ignore[arg-type]
+        result["reason"] = detect.probe(runtime, str(directory)).reason  # type: ignore[arg-type]
     else:
-        runtime, result["reason"] = detect._try(program, str(directory))
+        tried = detect.trial(program, str(directory))
+        runtime, result["reason"] = tried.runtime, tried.reason
     if not result["reason"]:
         result["cases"] = sandbox_cases.run_all(runtime, directory / "room")  # type: ignore[arg-type]
     print(json.dumps(result))

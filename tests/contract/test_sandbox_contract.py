@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from shiplap.sandbox import detect
+from shiplap.sandbox import detect, survey
 from shiplap.sandbox.spec import Identity, Runtime
 
 HERE = Path(__file__).parent
@@ -44,10 +44,10 @@ pytestmark = pytest.mark.skipif(not shutil.which("busybox"), reason="busybox-sta
 
 @lru_cache
 def runtime_named(kind: str) -> Runtime:
-    found, reason = detect._try("native" if kind == "native" else str(PROGRAMS[kind]), "")
-    if found is None:
-        pytest.skip(f"{kind} does not work on this machine: {reason}")
-    return found
+    tried = detect.trial("native" if kind == "native" else str(PROGRAMS[kind]), "")
+    if tried.runtime is None:
+        pytest.skip(f"{kind} does not work on this machine: {tried.reason}")
+    return tried.runtime
 
 
 @pytest.fixture(scope="module")
@@ -310,9 +310,9 @@ def test_disk_that_cannot_hold_an_overlay(directory: Path) -> None:
 
 
 def test_survey_agrees_with_choice() -> None:
-    found = detect.survey()
+    machine, found = survey.look(), survey.attempt("")
     working = [entry.name for entry in found.runtimes if entry.works]
-    assert found.root is ROOT and found.cgroup in ("v1", "v2", "hybrid", "none")
+    assert machine.root is ROOT and machine.cgroup in ("v1", "v2", "hybrid", "none")
     if working:
         assert detect.choose("auto").name == ("native" if "native" in working else "oci")
     if {"runc", "crun"} & {*working}:

@@ -108,7 +108,7 @@ import sys, threading
 from pathlib import Path
 from shiplap.sandbox.native import NativeRuntime
 runtime = NativeRuntime()
-assert runtime.outlet() == "", runtime.outlet()
+assert runtime.outlet()[0], runtime.outlet()
 print("ready", flush=True)
 threading.Event().wait()
 """

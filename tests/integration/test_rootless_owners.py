@@ -14,7 +14,7 @@ from pathlib import Path
 import bases
 import pytest
 
-from kit import WORK, Shiplap, once, program
+from kit import WORK, Shiplap, once, program, wait_for
 
 PROGRAMS = ("dpkg", "dpkg-deb", "dpkg-split", "dpkg-query", "tar", "useradd", "groupadd", "usermod", "ldconfig")
 NUMBER = 1_700_000_000
@@ -194,3 +194,45 @@ def test_disk_that_refuses_overlays(shiplap: Shiplap, tmp_path: Path) -> None:
             stacked.run("build", "--no-cache", "-", stdin=MOUNTS.encode(), SHIPLAP_SNAPSHOTS="overlay")
     finally:
         subprocess.run(["umount", tmp_path / "m"], check=True)
+
+
+def test_doctor_knows_the_ways(shiplap: Shiplap, rootless: Shiplap, single: Shiplap) -> None:
+    """What it says is what builds do."""
+    for kind, way in ((shiplap, "root"), (rootless, "A"), (single, "B")):
+        found = json.loads(kind.run("doctor", "--format", "json").stdout)
+        assert (found["run"], found["way"], found["isolation"], found["snapshots"]) == (True, way, "native", "overlay")
+        assert not [each for each in found["findings"] if each["level"] == "error"]
+        copies = json.loads(kind.run("doctor", "--format", "json", SHIPLAP_SNAPSHOTS="copy").stdout)
+        assert copies["snapshots"] == "copy"
+    text = single.run("doctor").stdout
+    assert text.startswith("RUN works here for an ordinary user with one id (way B)")
+    assert "try: sudo usermod --add-subuids" in text
+
+
+def test_doctor_where_user_namespaces_are_forbidden(single: Shiplap) -> None:
+    """user.max_user_namespaces holds for the user namespace it is set in: here one around the whole test."""
+    script = """read go && echo 0 > /proc/sys/user/max_user_namespaces && gid=$1 && shift && \\
+        exec setpriv --reuid=$0 --regid=$gid --clear-groups "$@\""""
+    user = pwd.getpwuid(single.user or 0)
+    setting = {**single.setting(), "user": None, "group": None, "extra_groups": None}
+    call = [
+        "unshare",
+        "--user",
+        "--keep-caps",
+        "sh",
+        "-c",
+        script,
+        str(user.pw_uid),
+        str(user.pw_gid),
+        *single.command,
+        "doctor",
+    ]
+    doctor = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **setting)
+    outside = os.stat("/proc/self/ns/user").st_ino
+    wait_for(lambda: os.stat(f"/proc/{doctor.pid}/ns/user").st_ino != outside, "the user namespace")
+    for name in ("uid_map", "gid_map"):
+        Path(f"/proc/{doctor.pid}/{name}").write_text("0 0 4294967295")
+    said, _ = doctor.communicate("go\n", 60)
+    assert doctor.returncode == 1, said
+    assert "RUN does not work here" in said
+    assert "try: sudo sysctl -w user.max_user_namespaces=15000" in said

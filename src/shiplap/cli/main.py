@@ -32,6 +32,7 @@ COMMANDS = {
     "du": ("du", "Show what the store holds, in bytes"),
     "prune": ("prune", "Remove what no image needs"),
     "fsck": ("fsck", "Check the store, and repair it"),
+    "doctor": ("doctor", "Say whether RUN works on this machine, how, and what would make it better"),
     "version": ("version", "Show the version"),
 }
 

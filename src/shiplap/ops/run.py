@@ -88,8 +88,8 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
 
 def _tell_network(bench: Workbench) -> None:
     """Say so where steps share the machine's network for want of another."""
-    reason = bench.runtime().outlet()
-    if reason:
+    program, reason = bench.runtime().outlet()
+    if not program:
         bench.notice(f"RUN shares this machine's network and reaches what listens on its loopback ({reason})")
 
 

@@ -1,4 +1,4 @@
-"""What this machine allows, found by trying it, and the runtime to use.
+"""The runtime to use here, found by trying.
 
 Versions and settings lie: a runtime that is installed may refuse the machine's cgroups, a kernel that has overlay may
 refuse it on this disk. So each candidate runs one step, a program of 130 bytes, and the answer is kept for the process.
@@ -17,54 +17,32 @@ from pathlib import Path
 from threading import Event, Lock
 
 from shiplap.errors import SandboxError, ShiplapError, UsageError
-from shiplap.sandbox import elf, seccomp
+from shiplap.sandbox import elf
 from shiplap.sandbox.native import NativeRuntime
 from shiplap.sandbox.oci_runtime import OciRuntime, ways
 from shiplap.sandbox.spec import ProcessSpec, Rootfs, Runtime
-from shiplap.sandbox.userns import current, refusal, subordinate_ids, sysctl
+from shiplap.sandbox.userns import current, refusal
 
 PROGRAMS = ("runc", "crun")
 """BuildKit runs runc, so it comes first."""
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where a runtime and newuidmap are looked for: not in the user's PATH, which a build should not depend on."""
 _EXPECTED = 42
-_lock = Lock()
-_tried: dict[tuple[str, str, str], tuple[Runtime | None, str]] = {}
+_WAYS = {"auto": (True, False), "overlay": (True,), "copy": (False,)}
 
 
 @dataclass(frozen=True, slots=True)
-class FoundRuntime:
-    """A runtime and whether it really ran a step here; ``reason`` says why not."""
+class Trial:
+    """What came of one step: the ``runtime`` that ran it, or the ``code`` and ``reason`` why not, and what ``fix`` helps."""
 
-    name: str
-    path: str
-    version: str
-    works: bool
+    runtime: Runtime | None = None
+    code: str = ""
     reason: str = ""
+    fix: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What this machine allows, for ``shiplap doctor``. Nothing here is guessed from a version."""
-
-    root: bool
-    """Uid 0 of the machine, not of a user namespace."""
-    userns: bool
-    userns_reason: str
-    """Why not, with the line that fixes it; empty if allowed."""
-    newuidmap: bool
-    subordinate_ids: int
-    """How many further user ids are mapped, or could be."""
-    overlay: bool
-    """The kernel knows the overlay file system."""
-    overlay_in_userns: bool
-    seccomp: bool
-    """The kernel takes filters, and there is a table of calls for this machine."""
-    cgroup: str
-    """``v2``, ``hybrid``, ``v1`` or ``none``."""
-    apparmor_restrict: bool
-    """Ubuntu's restriction of user namespaces is on."""
-    runtimes: tuple[FoundRuntime, ...]
+_lock = Lock()
+_tried: dict[tuple[str, str, str], Trial] = {}
 
 
 def choose(isolation: str, scratch: str = "", snapshots: str = "auto") -> Runtime:
@@ -76,46 +54,30 @@ def choose(isolation: str, scratch: str = "", snapshots: str = "auto") -> Runtim
     """
     if isolation not in ("auto", "native", "oci"):
         raise UsageError(f"unknown isolation {isolation!r}", code="isolation", hint="auto, native or oci")
-    reasons = []
-    if isolation in ("auto", "native"):
-        runtime, reason = _try("native", scratch, snapshots)
-        if runtime is not None:
-            return runtime
-        reasons.append(f"native: {reason}")
-    if isolation in ("auto", "oci"):
-        for program in _programs():
-            runtime, reason = _try(program, scratch, snapshots)
-            if runtime is not None:
-                return runtime
-            reasons.append(f"{os.path.basename(program)}: {reason}")
-        if not _programs():
-            reasons.append("oci: neither crun nor runc is installed")
-    raise SandboxError("RUN cannot be isolated on this machine: " + "; ".join(reasons), code="no-sandbox", hint=_fix())
+    candidates = ["native"] if isolation != "oci" else []
+    candidates += programs() if isolation != "native" else []
+    reasons, fixes = [], []
+    for what in candidates:
+        tried = trial(what, scratch, snapshots)
+        if tried.runtime is not None:
+            return tried.runtime
+        reasons.append(f"{os.path.basename(what)}: {tried.reason}")
+        fixes += [tried.fix] if tried.fix else []
+    if isolation != "native" and not programs():
+        reasons.append("oci: neither crun nor runc is installed")
+    said = "RUN cannot be isolated on this machine: " + "; ".join(reasons)
+    raise SandboxError(said, code="no-sandbox", hint=_fix(fixes))
 
 
-def survey(scratch: str = "") -> Survey:
-    """Look at everything and try every runtime (some 0.3 s). Raises nothing."""
-    ids = current()
-    reason = "" if ids.initial and os.geteuid() == 0 else _userns_reason()
-    filesystems = _read("/proc/filesystems").split()
-    found = [FoundRuntime("native", "", "", *_outcome("native", scratch))]
-    for program in _programs():
-        found.append(FoundRuntime(os.path.basename(program), program, _version(program), *_outcome(program, scratch)))
-    outsider = ids.initial and os.geteuid() != 0
-    mapped = subordinate_ids(os.geteuid()) if outsider else sum(count for _, _, count in ids.uids) - 1
-    return Survey(
-        root=os.geteuid() == 0 and ids.initial,
-        userns=not reason,
-        userns_reason=reason,
-        newuidmap=all(shutil.which(name, path=SEARCH) for name in ("newuidmap", "newgidmap")),
-        subordinate_ids=mapped,
-        overlay="overlay" in filesystems or Path("/sys/module/overlay").exists(),
-        overlay_in_userns=_overlay_in_userns(),
-        seccomp=Path("/proc/sys/kernel/seccomp").exists() and seccomp.supported(os.uname().machine),
-        cgroup=cgroup_kind(),
-        apparmor_restrict=sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1",
-        runtimes=tuple(found),
-    )
+def programs() -> list[str]:
+    """Paths of the OCI runtimes that are installed, best first."""
+    return [path for name in PROGRAMS if (path := shutil.which(name, path=SEARCH))]
+
+
+def version(program: str) -> str:
+    """What an OCI runtime calls its version; empty if it does not say."""
+    ended = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, env={})
+    return (ended.stdout.splitlines() or [""])[0].partition("version ")[2]
 
 
 def cgroup_kind(root: str = "/sys/fs/cgroup") -> str:
@@ -127,49 +89,41 @@ def cgroup_kind(root: str = "/sys/fs/cgroup") -> str:
     return "v1" if os.path.isdir(f"{root}/memory") or os.path.isdir(f"{root}/devices") else "none"
 
 
-def _programs() -> list[str]:
-    return [path for name in PROGRAMS if (path := shutil.which(name, path=SEARCH))]
-
-
-def _outcome(what: str, scratch: str) -> tuple[bool, str]:
-    runtime, reason = _try(what, scratch)
-    return runtime is not None, reason
-
-
-def _try(what: str, scratch: str, snapshots: str = "auto") -> tuple[Runtime | None, str]:
-    """The runtime ``what`` ("native" or a program's path) if it ran a step, else the reason. Kept for the process."""
+def trial(what: str, scratch: str = "", snapshots: str = "auto") -> Trial:
+    """Have ``what`` ("native" or a program's path) run a step. The answer is kept for the process."""
     with _lock:
         if (what, scratch, snapshots) not in _tried:
             _tried[what, scratch, snapshots] = _first_that_runs(what, scratch, snapshots)
         return _tried[what, scratch, snapshots]
 
 
-def _first_that_runs(what: str, scratch: str, snapshots: str) -> tuple[Runtime | None, str]:
-    reasons = []
+def _first_that_runs(what: str, scratch: str, snapshots: str) -> Trial:
     rootless = not current().initial or os.geteuid() != 0
     if what == "native":
         runtimes: list[NativeRuntime | OciRuntime] = [NativeRuntime()]
     else:
         runtimes = [OciRuntime(what, way) for way in ways(what, rootless)]
+    failed = Trial()
     for runtime in runtimes:
-        reason = ""
-        for overlay in {"auto": (True, False), "overlay": (True,), "copy": (False,)}[snapshots]:
+        for overlay in _WAYS[snapshots]:
             runtime.overlay = overlay
-            reason = probe(runtime, scratch)
-            if not reason:
-                return runtime, ""
+            tried = probe(runtime, scratch)
+            if tried.runtime is not None:
+                return tried
+            failed = tried
+            if tried.code != "no-overlay":
+                break
         runtime.close()
-        reasons.append(reason)
-    return None, reasons[-1]
+    return failed
 
 
-def probe(runtime: Runtime, scratch: str = "") -> str:
-    """Run one tiny step; why it did not work, or empty if it did. Leaves nothing in ``scratch``."""
+def probe(runtime: Runtime, scratch: str = "") -> Trial:
+    """Run one tiny step. Leaves nothing in ``scratch``."""
     said: list[bytes] = []
     try:
         program = elf.exiting(os.uname().machine, _EXPECTED)
     except KeyError:
-        return f"no probe for {os.uname().machine}"
+        return Trial(code="no-probe", reason=f"no probe for {os.uname().machine}")
     try:
         with tempfile.TemporaryDirectory(prefix="shiplap-probe-", dir=scratch or None) as directory:
             lower, upper, work = (os.path.join(directory, name) for name in ("lower", "upper", "work"))
@@ -182,55 +136,29 @@ def probe(runtime: Runtime, scratch: str = "") -> str:
             spec = ProcessSpec(("/probe",), ("PATH=/",), "/", rootfs)
             status = runtime.run(spec, lambda _, data: said.append(data), Event())
     except ShiplapError as error:
-        return error.message + (f" ({error.hint})" if error.hint else "")
+        return Trial(code=error.code, reason=error.message, fix=error.hint or "")
     except OSError as error:
-        return f"{error.filename or scratch}: {error.strerror}"
+        return Trial(code="probe", reason=f"{error.filename or scratch}: {error.strerror}")
     if status.code != _EXPECTED:
-        return b"".join(said).decode(errors="replace").strip()[-300:] or f"the probe ended with {status.code}"
-    return ""
+        words = b"".join(said).decode(errors="replace").strip()[-300:]
+        return Trial(code="probe", reason=words or f"the probe ended with {status.code}")
+    return Trial(runtime)
 
 
-def _fix() -> str:
+def _fix(fixes: list[str]) -> str:
     if os.geteuid() != 0:
-        reason = _userns_reason()
-        if reason:
-            return reason.partition(": try ")[2] or reason
+        if userns_refusal()[0]:
+            return userns_refusal()[1]
         return "call shiplap.sandbox.userns.enter_user_namespace() before the first thread starts"
-    return "run as root on the machine itself, or in a container started with --privileged"
+    return fixes[0] if fixes else "run as root on the machine itself, or in a container started with --privileged"
 
 
 @lru_cache(maxsize=1)
-def _userns_reason() -> str:
-    """Why a user namespace is refused here; empty if it is not. Tried in a process of its own."""
-    number = _attempt("userns")
+def userns_refusal() -> tuple[str, str]:
+    """Why a user namespace is refused here, and what allows it; empty if it is not. Tried in a process of its own."""
+    call = [sys.executable, "-I", "-S", str(Path(__file__).with_name("helper.py")), "userns"]
+    number = subprocess.run(call, capture_output=True, check=False, env={}).returncode
     if number == 0:
-        return ""
+        return "", ""
     error = refusal(OSError(number, os.strerror(number)))
-    return f"{error.message}: try {error.hint}"
-
-
-def _overlay_in_userns() -> bool:
-    """Whether root of a new user namespace can mount an overlay, on the temporary directory."""
-    if not current().initial:
-        return _outcome("native", "")[0]
-    with tempfile.TemporaryDirectory(prefix="shiplap-probe-") as directory:
-        for name in "luw":
-            os.mkdir(os.path.join(directory, name))
-        return _attempt("overlay", directory) == 0
-
-
-def _attempt(*words: str) -> int:
-    call = [sys.executable, "-I", "-S", str(Path(__file__).with_name("helper.py")), *words]
-    return subprocess.run(call, capture_output=True, check=False, env={}).returncode
-
-
-def _version(program: str) -> str:
-    ended = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, env={})
-    return (ended.stdout.splitlines() or [""])[0].partition("version ")[2]
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
+    return error.message, error.hint or ""

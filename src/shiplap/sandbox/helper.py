@@ -87,7 +87,7 @@ def attempt(words: list[str]) -> int:
     _adopt_package()
     from shiplap.sandbox import trial
 
-    return trial.overlay(words[1]) if words[0] == "overlay" else trial.userns()
+    return trial.userns()
 
 
 if __name__ == "__main__":

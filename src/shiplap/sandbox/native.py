@@ -29,9 +29,10 @@ class NativeRuntime:
         asked = request(spec, current(), outlet is not None and outlet.descriptor >= 0)
         return self._helper.step(asked, output, cancel, outlet.descriptor if outlet is not None else -1)
 
-    def outlet(self) -> str:
+    def outlet(self) -> tuple[str, str]:
         """See ``Runtime.outlet``."""
-        return self._helper.outlet().reason
+        outlet = self._helper.outlet()
+        return outlet.program, outlet.reason
 
     def close(self) -> None:
         """End the helper process."""

@@ -108,9 +108,10 @@ class OciRuntime:
         finally:
             shutil.rmtree(bundle, ignore_errors=True)
 
-    def outlet(self) -> str:
+    def outlet(self) -> tuple[str, str]:
         """See ``Runtime.outlet``."""
-        return self._helper.outlet().reason
+        outlet = self._helper.outlet()
+        return outlet.program, outlet.reason
 
     def close(self) -> None:
         """End the helper process."""

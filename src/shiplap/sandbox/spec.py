@@ -116,8 +116,9 @@ class Runtime(Protocol):
     """Whether the kernel mounts overlays here. If not, ``Rootfs.lowers`` and those of mounts have to be empty: the caller
     lays everything into the upper directory."""
 
-    def outlet(self) -> str:
-        """Make ready the network that ``default`` means; why there is none, so that it means ``host``, or empty."""
+    def outlet(self) -> tuple[str, str]:
+        """Make ready the network that ``default`` means: the program that connects it, and, if that is empty, why there
+        is none, so that it means ``host``."""
         ...
 
     def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:

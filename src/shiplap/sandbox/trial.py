@@ -1,4 +1,4 @@
-"""What the kernel allows, tried in a process of its own: ``helper.py userns`` and ``helper.py overlay DIRECTORY``."""
+"""Whether the kernel allows a user namespace, tried in a process of its own: ``helper.py userns``."""
 
 from __future__ import annotations
 
@@ -16,19 +16,6 @@ def userns() -> int:
             fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
             os.write(fd, text.encode())
             os.close(fd)
-    except OSError as error:
-        return error.errno or 1
-    return 0
-
-
-def overlay(directory: str) -> int:
-    """0, or the errno with which an overlay of l, u and w in ``directory`` was refused inside a user namespace."""
-    refused = userns()
-    if refused:
-        return refused
-    os.chdir(directory)
-    try:
-        linux.mount("overlay", "u", "overlay", 0, "lowerdir=l,upperdir=u,workdir=w,userxattr")
     except OSError as error:
         return error.errno or 1
     return 0

@@ -123,7 +123,7 @@ def test_helper_loads_nothing_slow() -> None:
     code = (
         "import sys; h={'__name__':'h','__file__':sys.argv[1]}; exec(open(sys.argv[1]).read(), h);"
         "h['_adopt_package']();"
-        "from shiplap.sandbox import keeper, seccomp; print(*sys.modules)"
+        "from shiplap.sandbox import keeper, network, seccomp, supervisor; print(*sys.modules)"
     )
     call = [sys.executable, "-I", "-S", "-c", code, str(helper.__file__)]
     loaded = subprocess.run(call, capture_output=True, text=True, check=True, env={}).stdout.split()
@@ -138,14 +138,14 @@ def test_unknown_isolation() -> None:
 
 
 def test_nothing_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect, "_try", lambda what, scratch, snapshots: (None, f"{what} is broken"))
-    monkeypatch.setattr(detect, "_programs", lambda: ["/usr/bin/crun"])
+    monkeypatch.setattr(detect, "trial", lambda what, *_: detect.Trial(reason=f"{what} is broken"))
+    monkeypatch.setattr(detect, "programs", lambda: ["/usr/bin/crun"])
     with pytest.raises(SandboxError) as caught:
         detect.choose("auto")
     assert caught.value.code == "no-sandbox"
     assert "native: native is broken; crun: /usr/bin/crun is broken" in caught.value.message
     assert caught.value.hint
-    monkeypatch.setattr(detect, "_programs", list)
+    monkeypatch.setattr(detect, "programs", list)
     with pytest.raises(SandboxError, match="neither crun nor runc"):
         detect.choose("oci")
 
