@@ -67,6 +67,10 @@ class BaseImages:
             raise found
         return found
 
+    def resolve_at_home(self, reference: Reference, platform: Platform) -> ResolvedImage | None:
+        """The same from what is here alone; None if it is not here."""
+        return self._at_home(reference, platform)
+
     def fetch(self, operation: ImageSource, step: str) -> None:
         """Have every blob of the image in the store."""
         resolved = self._store.images.resolve(operation.digest, None)

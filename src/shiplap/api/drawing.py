@@ -20,7 +20,7 @@ from shiplap.oci.reference import Reference
 from shiplap.settings import Settings
 
 
-class _Unasked:
+class Unasked:
     """Takes every image for one layer over an empty config: enough for a picture."""
 
     def resolve(self, reference: Reference, platform: Platform) -> ResolvedImage:
@@ -56,7 +56,7 @@ def draw_dockerfile(
             ignore=opened.ignore,
             every_stage=every_stage,
         )
-        plan = lower(dockerfile, options, _Unasked())
+        plan = lower(dockerfile, options, Unasked())
     targets = [node for node in (plan.target, *plan.also) if node is not None]
     unneeded = [stage.name or f"stage-{stage.index}" for stage in plan.stages if not stage.needed]
     return draw(targets, style, unneeded)

@@ -72,6 +72,8 @@ def parser(name: str = "build") -> Parser:
     add("-q", "--quiet", action="store_true", help="print nothing but the image's digest")
     add("--iidfile", metavar="FILE", help="write the image's digest to FILE")
     add("--metadata-file", metavar="FILE", help="write what came of the build to FILE, as JSON")
+    add("--check", action="store_true", help="say what may be wrong in the Dockerfile, and build nothing")
+    add("--call", default="", metavar="WHAT", help="build, check, outline or targets[,format=json]: what to do")
     add("--isolation", default="auto", choices=("auto", "oci", "native"), help="how steps are isolated")
     add(
         "--build-context",
@@ -103,6 +105,11 @@ def run(name: str, argv: list[str]) -> int:
     """Build."""
     options = parser("buildx build" if name == "buildx" else "build").parse_args(argv)
     settings = settings_of(options)
+    called = "check" if options.check else options.call
+    if called not in ("", "build"):
+        from shiplap.cli.check import call
+
+        return call(called, _request(options, settings), settings)
     mode = "quiet" if options.quiet else progress_mode(options.progress, settings)
     asked = question(options, settings, mode)
     known = answer(asked) if asked is not None else None

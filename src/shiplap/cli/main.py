@@ -28,6 +28,7 @@ COMMANDS = {
     "push": ("push", "Send an image to a registry"),
     "login": ("login", "Log in to a registry"),
     "logout": ("login", "Forget a login"),
+    "check": ("check", "Find what may be wrong in a Dockerfile, and mend it"),
     "graph": ("graph", "Draw the stages and operations of a Dockerfile"),
     "du": ("du", "Show what the store holds, in bytes"),
     "prune": ("prune", "Remove what no image needs"),

@@ -182,6 +182,11 @@ def check_text(checks: Checks, dockerfile: Dockerfile) -> None:
     names: set[str] = set()
     for stage in stages:
         _check_from(checks, stage, names)
+        for word in stage.commands:
+            if word.keyword.lower() == "maintainer":
+                text = "Maintainer instruction is deprecated in favor of using label"
+                checks.add("MaintainerDeprecated", text, word.line, word.end_line, word.comments)
+    for stage in stages:
         for word in (stage.origin, *stage.commands):
             right = word.keyword.lower() if lower > upper else word.keyword.upper()
             if word.keyword != right:
@@ -189,9 +194,6 @@ def check_text(checks: Checks, dockerfile: Dockerfile) -> None:
                 checks.add(
                     "ConsistentInstructionCasing", text, word.line, word.end_line, word.comments, at=word.keyword
                 )
-            if word.keyword.lower() == "maintainer":
-                text = "Maintainer instruction is deprecated in favor of using label"
-                checks.add("MaintainerDeprecated", text, word.line, word.end_line, word.comments)
 
 
 def check_description(

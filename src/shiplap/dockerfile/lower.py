@@ -62,16 +62,16 @@ def base_images(dockerfile: Dockerfile, options: LowerOptions) -> list[tuple[Ref
 def check(
     dockerfile: Dockerfile, options: LowerOptions, images: ImageResolver
 ) -> tuple[tuple[Remark, ...], ShiplapError | None]:
-    """The remarks on all stages (or on those that ``options.target`` needs), and the error that ended the search, if one
-    did. ``error=true`` of a check directive is no error here.
+    """The remarks on all stages (or on those that ``options.target`` needs), in the order in which BuildKit tells them, and
+    the error that ended the search, if one did. ``error=true`` of a check directive is no error here.
     """
     checks = Checks(dockerfile.source, CheckConfig())
     try:
         survey = Survey(dockerfile, options, all_stages=not options.target, checks=checks)
         _Lowering(survey, images).run()
     except ShiplapError as error:
-        return checks.result(), error
-    return checks.result(), None
+        return tuple(checks.remarks), error
+    return tuple(checks.remarks), None
 
 
 class _Lowering:

@@ -1,0 +1,3 @@
+# check=skip=all
+FROM busybox as X
+ENV a b
