@@ -20,6 +20,8 @@ def main(buildx: str) -> None:
         for call in [f"{call}{form}" for call in CALLS for form in ("", ",format=json")]:
             command = [buildx, "build", "-f", file.name, f"--call={call}", "."]
             told = subprocess.run(command, capture_output=True, text=True, cwd=HERE)
+            if "Unavailable" in told.stderr or "connect" in told.stderr:
+                sys.exit(f"{file.name} {call}: {told.stderr}")  # no answer is not an answer
             answers[call] = {"exit": told.returncode, "stdout": without_definitions(told.stdout)}
         file.with_suffix(".json").write_text(json.dumps(answers, indent=1) + "\n")
 

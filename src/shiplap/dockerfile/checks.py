@@ -171,10 +171,6 @@ def check_text(checks: Checks, dockerfile: Dockerfile) -> None:
     for line in dockerfile.empty_continuations:
         checks.add("NoEmptyContinuation", "Empty continuation line", line, line)
     stages = dockerfile.stages
-    for arg in (*dockerfile.args, *(word for stage in stages for word in stage.commands)):
-        if isinstance(arg, Arg):
-            declared = [item.name for item in arg.items]
-            check_description(checks, "ARG", declared, arg.line, arg.end_line, arg.comments)
     words = [word for stage in stages for word in (stage.origin, *stage.commands)]
     lower = sum(word.keyword == word.keyword.lower() for word in words)
     upper = sum(word.keyword == word.keyword.upper() for word in words)
@@ -186,6 +182,10 @@ def check_text(checks: Checks, dockerfile: Dockerfile) -> None:
             if word.keyword.lower() == "maintainer":
                 text = "Maintainer instruction is deprecated in favor of using label"
                 checks.add("MaintainerDeprecated", text, word.line, word.end_line, word.comments)
+    for arg in (*dockerfile.args, *(word for stage in stages for word in stage.commands)):
+        if isinstance(arg, Arg):
+            declared = [item.name for item in arg.items]
+            check_description(checks, "ARG", declared, arg.line, arg.end_line, arg.comments)
     for stage in stages:
         for word in (stage.origin, *stage.commands):
             right = word.keyword.lower() if lower > upper else word.keyword.upper()

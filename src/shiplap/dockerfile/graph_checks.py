@@ -120,7 +120,7 @@ def _check_copies(checks: Checks, graph: _Graph, stage: Stage) -> None:
         if contents is None or source is None:
             continue
         for path in command.sources:
-            wanted = posixpath.normpath("/" + path)
+            wanted = posixpath.normpath("/" + path.lstrip("/"))
             if wanted == "/" or any(char in path for char in "*?[$"):
                 continue
             if not any(_overlap(wanted, known) for known in contents):
