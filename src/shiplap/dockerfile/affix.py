@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from shiplap.dockerfile.fault import Fault
 
+_SHORTER = "do it with sed in a RUN"
 _WORK = 1 << 27
 """Bound on len(pattern) * len(value), in characters: about a second."""
 
@@ -27,7 +28,7 @@ class _Piece:
 
 def _pieces(pattern: str, value: str) -> list[_Piece]:
     if len(pattern) * len(value) > _WORK:
-        raise Fault("pattern and value of a substitution are too long", code="expansion-too-large")
+        raise Fault("pattern and value of a substitution are too long", code="expansion-too-large", hint=_SHORTER)
     pieces: list[list[str]] = [[]]
     index = 0
     while index < len(pattern):
@@ -40,7 +41,11 @@ def _pieces(pattern: str, value: str) -> list[_Piece]:
         elif char == "\\" and pattern[index : index + 1] not in ("}", "/"):
             escaped = pattern[index : index + 1]
             if not escaped or escaped not in "*?\\":
-                raise Fault(f"invalid escape '\\{escaped or chr(0xFFFD)}'", code="invalid-pattern")
+                raise Fault(
+                    f"invalid escape '\\{escaped or chr(0xFFFD)}'",
+                    code="invalid-pattern",
+                    hint="\\* \\? and \\\\ are the escapes of such a pattern",
+                )
             pieces[-1].append(re.escape(escaped))
             index += 1
         elif char != "\\":
@@ -123,7 +128,7 @@ def replace(pattern: str, value: str, replacement: str, every: bool, limit: int)
             text = _template(replacement, value[start:end]) if "$" in replacement else replacement
             size += len(text)
             if size > limit:
-                raise Fault("the result of a substitution is too long", code="expansion-too-large")
+                raise Fault("the result of a substitution is too long", code="expansion-too-large", hint=_SHORTER)
             out.append(text)
         last = end
     out.append(value[last:])

@@ -35,10 +35,18 @@ class Directives:
             self._done = True
             return False
         if name in self.found:
-            raise Fault(f"only one {name} parser directive can be used", code="repeated-directive", at=form[1])
+            raise Fault(
+                f"only one {name} parser directive can be used",
+                code="repeated-directive",
+                hint="keep the first, take the others away",
+                at=form[1],
+            )
         if name == "escape" and form[2] not in ("\\", "`"):
             raise Fault(
-                f"invalid escape token '{form[2]}' does not match ` or \\", code="invalid-escape-token", at=form[2]
+                f"invalid escape token '{form[2]}' does not match ` or \\",
+                code="invalid-escape-token",
+                hint="write # escape=` or # escape=\\",
+                at=form[2],
             )
         self.found[name] = form[2]
         self.lines[name] = number

@@ -32,9 +32,11 @@ class Flags:
                     at=name,
                 )
             if kind != LIST and key in self._texts:
-                raise Fault(f"duplicate flag specified: {name}", code="duplicate-flag", at=name)
+                raise Fault(f"duplicate flag specified: {name}", code="duplicate-flag", hint="give it once", at=name)
             if (not equals and kind != BOOLEAN) or (kind == BOOLEAN and equals and not value):
-                raise Fault(f"missing a value on flag: {name}", code="missing-flag-value", at=name)
+                raise Fault(
+                    f"missing a value on flag: {name}", code="missing-flag-value", hint=f"write {name}=value", at=name
+                )
             if kind == LIST:
                 self._lists.setdefault(key, []).append(value)
                 continue

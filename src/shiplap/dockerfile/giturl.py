@@ -11,6 +11,7 @@ from shiplap.dockerfile.gotext import parse_bool, quote
 from shiplap.dockerfile.paths import join
 
 _SCHEME = re.compile(r"([a-zA-Z0-9]+)://")
+_QUERY = ("ref", "tag", "branch", "subdir", "commit", "keep-git-dir", "submodules", "mtime", "fetch-by-commit")
 _SCP = r"([a-zA-Z0-9\-_]+)@([a-zA-Z0-9\-.]+):(.*?)(?:\?(.*?))?(?:#(.*))?"
 
 
@@ -126,4 +127,8 @@ def _agree(what: str, old: str, new: str) -> None:
 
 
 def _bad(message: str) -> Fault:
-    return Fault(message, code="invalid-git-url")
+    return Fault(
+        message,
+        code="invalid-git-url",
+        hint="a query may hold " + ", ".join(_QUERY) + ", each once",
+    )

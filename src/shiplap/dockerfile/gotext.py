@@ -25,6 +25,7 @@ def quote_list(items: Iterable[str]) -> str:
 
 
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION = "write 30s, 1m30s or 500ms"
 _PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
 
 
@@ -37,26 +38,26 @@ def parse_duration(text: str) -> int:
     if rest == "0":
         return 0
     if not rest:
-        raise Fault(f"time: invalid duration {quote(text)}", code="invalid-duration")
+        raise Fault(f"time: invalid duration {quote(text)}", code="invalid-duration", hint=_DURATION)
     total = 0
     while rest:
         part = _PART.match(rest)
         assert part is not None
         whole, fraction, unit = part.groups()
         if not whole and not fraction:
-            raise Fault(f"time: invalid duration {quote(text)}", code="invalid-duration")
+            raise Fault(f"time: invalid duration {quote(text)}", code="invalid-duration", hint=_DURATION)
         if not unit:
-            raise Fault(
-                f"time: missing unit in duration {quote(text)}", code="invalid-duration", hint="write 30s or 1m"
-            )
+            raise Fault(f"time: missing unit in duration {quote(text)}", code="invalid-duration", hint=_DURATION)
         if unit not in _UNITS:
-            raise Fault(f"time: unknown unit {quote(unit)} in duration {quote(text)}", code="invalid-duration")
+            raise Fault(
+                f"time: unknown unit {quote(unit)} in duration {quote(text)}", code="invalid-duration", hint=_DURATION
+            )
         scale = _UNITS[unit]
         total += int(whole[:20] or "0") * scale
         if fraction:
             total += int(fraction[:20]) * scale // 10 ** len(fraction[:20])
         if total > 2**63 - 1:
-            raise Fault(f"time: invalid duration {quote(text)}", code="invalid-duration")
+            raise Fault(f"time: invalid duration {quote(text)}", code="invalid-duration", hint=_DURATION)
         rest = rest[part.end() :]
     return -total if negative else total
 

@@ -40,7 +40,12 @@ def find_context(scene: Scene, name: str, platform: Platform) -> tuple[str, Name
         familiar = parse_reference(name, default_tag="").familiar().removesuffix(":latest")
     except ImageError as error:
         reason = error.message.partition('": ')[2] or error.message
-        raise Fault(f"invalid context name {name}: {reason}", code="invalid-context-name", at=name) from None
+        raise Fault(
+            f"invalid context name {name}: {reason}",
+            code="invalid-context-name",
+            hint="name it as images are named: lower case, without spaces",
+            at=name,
+        ) from None
     for key in (f"{familiar}::{platform}", familiar):
         context = scene.options.contexts.get(key)
         if context is not None:
@@ -98,7 +103,12 @@ class Grounds:
 
             git = parse_git_url(context.value)
             if git is None:
-                raise Fault(f"invalid git context {context.value}", code="invalid-context", at=name)
+                raise Fault(
+                    f"invalid git context {context.value}",
+                    code="invalid-context",
+                    hint="give https://host/repository.git#ref:directory",
+                    at=name,
+                )
             return Ground(Node(git_context(git), (), about), nothing, platform)
         if context.kind == "http":
             return Ground(Node(HttpSource(context.value, "context"), (), about), nothing, platform)

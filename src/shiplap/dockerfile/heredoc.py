@@ -42,7 +42,11 @@ def parse_heredoc(word: str) -> Heredoc | None:
         return None
     quoted = _QUOTED.split(form[3], _NOTHING)
     if len(quoted) != 1:
-        raise Fault(f"internal lexing of heredoc produced inconsistent results: {form[3]}", code="invalid-heredoc")
+        raise Fault(
+            f"internal lexing of heredoc produced inconsistent results: {form[3]}",
+            code="invalid-heredoc",
+            hint="choose a simpler delimiter, such as EOF",
+        )
     return Heredoc(words[0], expand=_quotes(words[0]) == _quotes(quoted[0]), chomp=form[2] == "-")
 
 

@@ -44,6 +44,7 @@ class Lines:
             raise DockerfileError(
                 f"the Dockerfile has {len(data)} bytes, more than {DOCKERFILE_LIMIT}",
                 code="dockerfile-too-large",
+                hint="keep data in files, and COPY them",
                 where=Source(name, []).place(1),
             )
         self._name = name
@@ -54,7 +55,11 @@ class Lines:
     def _physical(self, data: bytes) -> list[str]:
         raw = data.removeprefix(b"\xef\xbb\xbf").split(b"\n", LINE_COUNT_LIMIT)
         if len(raw) > LINE_COUNT_LIMIT:
-            fault = Fault(f"the Dockerfile has more than {LINE_COUNT_LIMIT} lines", code="dockerfile-too-large")
+            fault = Fault(
+                f"the Dockerfile has more than {LINE_COUNT_LIMIT} lines",
+                code="dockerfile-too-large",
+                hint="keep data in files, and COPY them",
+            )
             raise Source(self._name, []).error(fault, LINE_COUNT_LIMIT)
         last = raw.pop()
         lines: list[str] = []
@@ -107,7 +112,11 @@ class Lines:
                 continues = re.compile(rf"(?<!{mark}){mark}[ \t]*\Z")
             count += 1
             if count > INSTRUCTION_LIMIT:
-                fault = Fault(f"more than {INSTRUCTION_LIMIT} instructions", code="dockerfile-too-large")
+                fault = Fault(
+                    f"more than {INSTRUCTION_LIMIT} instructions",
+                    code="dockerfile-too-large",
+                    hint="put commands together in one RUN",
+                )
                 raise self.source.error(fault, index)
             start, empty = index, False
             pieces: list[str] = []

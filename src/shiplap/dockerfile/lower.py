@@ -127,7 +127,11 @@ class _Lowering:
         except DockerfileError as error:
             raise Fault(error.message, code=error.code, hint=error.hint) from None
         if isinstance(instruction, kinds.From):
-            raise Fault("FROM isn't allowed as an ONBUILD trigger", code="invalid-trigger")
+            raise Fault(
+                "FROM isn't allowed as an ONBUILD trigger",
+                code="invalid-trigger",
+                hint="a trigger cannot begin a stage",
+            )
         # The text is not in this Dockerfile: the FROM that brought it is the place.
         moved = _moved(instruction, origin)
         return self.survey.table.command(moved, trigger=True)
@@ -208,7 +212,9 @@ class _Lowering:
                 f'cannot copy from stage "{command.instruction.from_}", it needs to be defined before current stage'
                 f' "{state.entry.label}"',
                 code="stage-order",
-                hint="of several stages with one name the last is meant" if _twice(self.survey.table, source) else None,
+                hint="of several stages with one name the last is meant"
+                if _twice(self.survey.table, source)
+                else "a stage can use earlier stages only",
                 at=command.instruction.from_,
             )
         return ground
@@ -225,6 +231,7 @@ class _Lowering:
                 f'cannot mount from stage "{flag.source_stage or SCRATCH}" to "{flag.target}", stage needs to be'
                 " defined before current command",
                 code="stage-order",
+                hint="a step can use earlier stages only",
                 at=flag.source_stage,
             )
         return ground

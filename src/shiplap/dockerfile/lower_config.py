@@ -126,7 +126,9 @@ def lower_user(state: StageState, user: instructions.User) -> None:
 def lower_volume(state: StageState, volume: instructions.Volume) -> None:
     paths = [state.expander(volume)(path) for path in volume.paths]
     if not all(paths):
-        raise Fault("VOLUME specified can not be an empty string", code="empty-volume")
+        raise Fault(
+            "VOLUME specified can not be an empty string", code="empty-volume", hint="name a directory of the image"
+        )
     state.draft.volumes.update((path, {}) for path in paths)
     state.draft.record(f"VOLUME [{' '.join(paths)}]")
 
@@ -161,7 +163,11 @@ def lower_expose(state: StageState, expose: instructions.Expose) -> None:
             state.remark("ExposeInvalidFormat", text, expose, at=word)
         ports += spec.ports
         if len(ports) > PORTS_LIMIT:
-            raise Fault(f"EXPOSE of more than {PORTS_LIMIT} ports", code="too-many-ports")
+            raise Fault(
+                f"EXPOSE of more than {PORTS_LIMIT} ports",
+                code="too-many-ports",
+                hint="the image runs without EXPOSE, which is for those who read it: leave out what nobody needs to know",
+            )
     state.draft.ports.update((port, {}) for port in ports)
     state.draft.record(f"EXPOSE [{' '.join(ports)}]")
 

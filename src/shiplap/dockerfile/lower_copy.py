@@ -91,10 +91,19 @@ def _check(plan: _Plan) -> None:
     _check_mode(plan.chmod)
     if plan.checksum:
         if len(plan.sources) != 1:
-            raise Fault("checksum can't be specified for multiple sources", code="invalid-checksum")
+            raise Fault(
+                "checksum can't be specified for multiple sources",
+                code="invalid-checksum",
+                hint="one ADD for each source",
+            )
         source = plan.sources[0]
         if not is_http(source) and _git(source) is None:
-            raise Fault("checksum requires HTTP(S) or Git sources", code="invalid-checksum", at=source)
+            raise Fault(
+                "checksum requires HTTP(S) or Git sources",
+                code="invalid-checksum",
+                hint="--checksum is for what is fetched: leave it away",
+                at=source,
+            )
     try:
         PatternSet(plan.word.exclude)
     except TreeError as error:

@@ -204,7 +204,9 @@ class _Mounts:
 
     def _ssh(self, number: int, flag: MountFlag) -> Mount:
         if flag.source:
-            raise Fault("ssh does not support source", code="invalid-mount", at="source")
+            raise Fault(
+                "ssh does not support source", code="invalid-mount", hint="choose an agent with id=", at="source"
+            )
         target = flag.target or f"/run/buildkit/ssh_agent.{self._agents}"
         self._agents += 1
         return Mount(

@@ -18,6 +18,7 @@ _KEYS = (
     *("src", "dst", "destination", "ro", "rw", "readwrite", "env"),
 )
 _SIZE = r"([0-9]+(?:\.[0-9]+)?) ?(?:([kmgtp])?(?:i?b)?)"
+_CSV_CODES = {"mounts": "invalid-mount", "devices": "invalid-device"}
 _ORDER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
@@ -79,18 +80,35 @@ def device_name(value: str) -> str:
         known = key.lower() if equals or key.lower() == "required" else ""
         if known == "name":
             if name:
-                raise Fault(f"device name already set to {name}", code="invalid-device", at=field)
+                raise Fault(
+                    f"device name already set to {name}",
+                    code="invalid-device",
+                    hint="one device for each --device",
+                    at=field,
+                )
             name = text
         elif known == "required":
             if equals and parse_bool(text) is None:
-                raise Fault(f"invalid value for required: {text}", code="invalid-device", at=field)
+                raise Fault(
+                    f"invalid value for required: {text}", code="invalid-device", hint="write true or false", at=field
+                )
         elif not name:
             name = field
         elif not equals:
-            raise Fault(f"invalid field '{field}' must be a key=value pair", code="invalid-device", at=field)
+            raise Fault(
+                f"invalid field '{field}' must be a key=value pair",
+                code="invalid-device",
+                hint="write --device=name[,required]",
+                at=field,
+            )
         else:
             meant = did_you_mean(known, ("name", "required"))
-            raise Fault(f"unexpected key '{known}' in '{field}'{meant}", code="invalid-device", at=field)
+            raise Fault(
+                f"unexpected key '{known}' in '{field}'{meant}",
+                code="invalid-device",
+                hint="write --device=name[,required]",
+                at=field,
+            )
     return name
 
 
@@ -103,7 +121,12 @@ def _word(mount: MountFlag, key: str, field: str) -> None:
         _only_for(mount, key, "secret", "ssh")
         mount.required = True
     else:
-        raise Fault(f"invalid field '{field}' must be a key=value pair", code="invalid-mount", at=field)
+        raise Fault(
+            f"invalid field '{field}' must be a key=value pair",
+            code="invalid-mount",
+            hint="write key=value; readonly, ro, rw, readwrite and required may stand alone",
+            at=field,
+        )
 
 
 def _pair(mount: MountFlag, key: str, value: str, field: str) -> None:
@@ -144,12 +167,22 @@ def _pair(mount: MountFlag, key: str, value: str, field: str) -> None:
     elif key in ("mode", "uid", "gid"):
         number = parse_uint(value, 8 if key == "mode" else 10, 32)
         if number is None:
-            raise Fault(f"invalid value {value} for {key}", code="invalid-mount", at=field)
+            raise Fault(
+                f"invalid value {value} for {key}",
+                code="invalid-mount",
+                hint="write an octal number" if key == "mode" else "write a number",
+                at=field,
+            )
         setattr(mount, key, number)
     elif key == "env":
         mount.env = value
     else:
-        raise Fault(f"unexpected key '{key}' in '{field}'{did_you_mean(key, _KEYS)}", code="invalid-mount", at=field)
+        raise Fault(
+            f"unexpected key '{key}' in '{field}'{did_you_mean(key, _KEYS)}",
+            code="invalid-mount",
+            hint="one of " + ", ".join(_KEYS),
+            at=field,
+        )
 
 
 def _check(mount: MountFlag) -> None:
@@ -157,20 +190,40 @@ def _check(mount: MountFlag) -> None:
     if kind not in ("secret", "ssh", "cache"):
         for key in ("mode", "uid", "gid"):
             if getattr(mount, key) is not None:
-                raise Fault(f"{key} not allowed for {quote(kind)} type mounts", code="invalid-mount", at=key)
+                raise Fault(
+                    f"{key} not allowed for {quote(kind)} type mounts",
+                    code="invalid-mount",
+                    hint=f"{key} is for cache, secret and ssh",
+                    at=key,
+                )
     if mount.readonly is None:
         mount.readonly = kind not in ("cache", "tmpfs")
     if kind == "secret":
         if mount.source_stage:
-            raise Fault("secret mount should not have a from", code="invalid-mount", at="from")
+            raise Fault(
+                "secret mount should not have a from",
+                code="invalid-mount",
+                hint="a secret is given on the command line, with --secret",
+                at="from",
+            )
         if mount.sharing:
-            raise Fault("secret mount should not define sharing", code="invalid-mount", at="sharing")
+            raise Fault(
+                "secret mount should not define sharing",
+                code="invalid-mount",
+                hint="sharing is for type=cache",
+                at="sharing",
+            )
         if not (mount.source or mount.target or mount.id):
             raise Fault("invalid secret mount. one of source, target required", code="invalid-mount", hint="add id=…")
         if mount.source and mount.id:
-            raise Fault("both source and id can't be set", code="invalid-mount")
+            raise Fault("both source and id can't be set", code="invalid-mount", hint="keep id")
     if mount.sharing and kind != "cache":
-        raise Fault(f"invalid cache sharing set for {kind} mount", code="invalid-mount", at="sharing")
+        raise Fault(
+            f"invalid cache sharing set for {kind} mount",
+            code="invalid-mount",
+            hint="sharing is for type=cache, and type= comes first",
+            at="sharing",
+        )
 
 
 def _only_for(mount: MountFlag, key: str, *allowed: str) -> None:
@@ -202,8 +255,8 @@ def fields(record: str, what: str = "mounts") -> list[str]:
     """The fields of one CSV record (RFC 4180, Go's strict reader). Raises Fault."""
     line = record.removesuffix("\n").removesuffix("\r") if record.endswith("\n") else record
     if not line:
-        hint = "write --mount=type=…,target=…" if what == "mounts" else None
-        raise Fault(f"failed to parse csv {what}: EOF", code=f"invalid-{what[:-1]}", hint=hint)
+        hint = "write --mount=type=…,target=…" if what == "mounts" else "write --device=name[,required]"
+        raise Fault(f"failed to parse csv {what}: EOF", code=_CSV_CODES[what], hint=hint)
     out: list[str] = []
     place = 0
     while True:
@@ -242,5 +295,7 @@ def fields(record: str, what: str = "mounts") -> list[str]:
 def _csv(what: str, record: str, column: int, why: str) -> Fault:
     column = len(record[:column].encode("utf-8", "surrogateescape"))
     return Fault(
-        f"failed to parse csv {what}: parse error on line 1, column {column + 1}: {why}", code=f"invalid-{what[:-1]}"
+        f"failed to parse csv {what}: parse error on line 1, column {column + 1}: {why}",
+        code=_CSV_CODES[what],
+        hint='quote a whole field, and write "" for a quote in it',
     )

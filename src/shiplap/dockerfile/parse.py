@@ -20,7 +20,9 @@ def parse(data: bytes, name: str = "Dockerfile") -> Dockerfile:
     """
     lines = Lines(data, name)
     if not data:
-        raise lines.source.error(Fault("the Dockerfile cannot be empty", code="empty-dockerfile"), 1)
+        raise lines.source.error(
+            Fault("the Dockerfile cannot be empty", code="empty-dockerfile", hint="begin with FROM image"), 1
+        )
     statements, blanks = _statements(lines)
     if not statements:
         raise lines.source.error(
@@ -77,7 +79,11 @@ def parse_trigger(text: str) -> Instruction:
     lines = Lines(text.encode("utf-8", "surrogateescape"), "ONBUILD")
     statements, _ = _statements(lines)
     if len(statements) != 1:
-        raise Fault("onbuild trigger should be a single expression", code="invalid-trigger")
+        raise Fault(
+            "onbuild trigger should be a single expression",
+            code="invalid-trigger",
+            hint="one instruction in one ONBUILD",
+        )
     return read_instruction(statements[0])
 
 

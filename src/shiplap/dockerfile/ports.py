@@ -9,6 +9,7 @@ import msgspec
 from shiplap.dockerfile.fault import Fault
 from shiplap.dockerfile.gotext import quote
 
+_FORM = "write 80, 53/udp or 8000-8010"
 PORTS_LIMIT = 1 << 18
 """Most ports of one EXPOSE, duplicates counted."""
 
@@ -30,7 +31,7 @@ def parse_port(word: str) -> PortSpec:
     container, _, typed = parts[-1].partition("/")
     protocol = typed.lower() or "tcp"
     if not container:
-        raise Fault(f"invalid port: {quote(word)}: no port specified", code="invalid-port", at=word)
+        raise Fault(f"invalid port: {quote(word)}: no port specified", code="invalid-port", hint=_FORM, at=word)
     if protocol not in ("tcp", "udp", "sctp"):
         raise Fault(
             f"invalid port: {quote(word)}: invalid proto: {typed}",
@@ -40,18 +41,19 @@ def parse_port(word: str) -> PortSpec:
         )
     bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
     if bare and not _is_address(bare):
-        raise Fault(f"invalid IP address: {bare}", code="invalid-port", at=word)
+        raise Fault(f"invalid IP address: {bare}", code="invalid-port", hint=_FORM, at=word)
     span = _range(container)
     if span is None:
         raise Fault(f"invalid containerPort: {container}", code="invalid-port", hint="0 to 65535", at=word)
     if host:
         host_span = _range(host)
         if host_span is None:
-            raise Fault(f"invalid hostPort: {host}", code="invalid-port", at=word)
+            raise Fault(f"invalid hostPort: {host}", code="invalid-port", hint=_FORM, at=word)
         if len(host_span) != len(span) and len(span) > 1:
             raise Fault(
                 f"invalid ranges specified for container and host Ports: {container} and {host}",
                 code="invalid-port",
+                hint="both ranges have to be of one length",
                 at=word,
             )
     ports = tuple(f"{number}/{protocol}" for number in span)

@@ -38,7 +38,7 @@ def read_instruction(statement: Statement) -> Instruction:
         raise Fault(
             f"unknown instruction: {statement.keyword}{suggestion}",
             code="unknown-instruction",
-            hint=match or None,
+            hint=match or "one of " + ", ".join(options),
             at=statement.keyword,
         )
     return read(statement)
@@ -54,17 +54,37 @@ def _frame(statement: Statement) -> Frame:
     )
 
 
+_FORMS = {
+    "ARG": "write ARG name[=default]",
+    "ENV": "write ENV name=value",
+    "EXPOSE": "write EXPOSE port[/protocol]",
+    "HEALTHCHECK": "HEALTHCHECK CMD … or HEALTHCHECK NONE",
+    "LABEL": "write LABEL name=value",
+    "MAINTAINER": "write LABEL org.opencontainers.image.authors=…",
+    "ONBUILD": "write ONBUILD and an instruction",
+    "SHELL": 'write ["/bin/bash", "-c"]',
+    "STOPSIGNAL": "write STOPSIGNAL SIGTERM",
+    "USER": "write USER name[:group]",
+    "VOLUME": "write VOLUME /path",
+    "WORKDIR": "write WORKDIR /path",
+}
+
+
 def _no_flags(statement: Statement) -> None:
     Flags(statement.flags, {})
 
 
 def _at_least_one(name: str) -> Fault:
-    return Fault(f"{name} requires at least one argument", code="missing-argument")
+    return Fault(f"{name} requires at least one argument", code="missing-argument", hint=_FORMS[name])
 
 
 def _only(statement: Statement) -> str:
     if len(statement.args) != 1:
-        raise Fault(f"{statement.kind.upper()} requires exactly one argument", code="missing-argument")
+        raise Fault(
+            f"{statement.kind.upper()} requires exactly one argument",
+            code="missing-argument",
+            hint=_FORMS[statement.kind.upper()],
+        )
     return statement.args[0]
 
 
@@ -103,7 +123,7 @@ def _read_arg(statement: Statement) -> Instruction:
     for word in statement.args:
         name, equals, default = word.partition("=")
         if equals and not name:
-            raise Fault("ARG names can not be blank", code="blank-name", at=word)
+            raise Fault("ARG names can not be blank", code="blank-name", hint=_FORMS["ARG"], at=word)
         items.append(kinds.ArgItem(name, default if equals else None))
     return kinds.Arg(items=tuple(items), **_frame(statement))
 
@@ -114,7 +134,7 @@ def _pairs(statement: Statement) -> tuple[kinds.Pair, ...]:
     if not args:
         raise _at_least_one(name)
     if not all(args[::3]):
-        raise Fault(f"{name} names can not be blank", code="blank-name")
+        raise Fault(f"{name} names can not be blank", code="blank-name", hint=_FORMS[name])
     return tuple(kinds.Pair(key, value, not mark) for key, value, mark in zip(args[::3], args[1::3], args[2::3]))
 
 
@@ -135,7 +155,12 @@ def _read_maintainer(statement: Statement) -> Instruction:
 def _sources(statement: Statement) -> tuple[tuple[str, ...], tuple[kinds.InlineSource, ...], str]:
     name, dest = statement.kind.upper(), statement.args[-1]
     if is_heredoc(dest):
-        raise Fault(f"{name} cannot accept a heredoc as a destination", code="heredoc-destination", at=dest)
+        raise Fault(
+            f"{name} cannot accept a heredoc as a destination",
+            code="heredoc-destination",
+            hint="the destination comes last, after the heredocs",
+            at=dest,
+        )
     bodies = {heredoc.name: heredoc for heredoc in statement.heredocs}
     paths, inline = [], []
     for word in statement.args[:-1]:
@@ -269,7 +294,12 @@ def _interval(flags: Flags, name: str) -> int:
     text = flags.text(name)
     value = parse_duration(text) if text else 0
     if value and value < 10**6:
-        raise Fault(f"Interval {quote(name)} cannot be less than 1ms", code="invalid-duration", at=text)
+        raise Fault(
+            f"Interval {quote(name)} cannot be less than 1ms",
+            code="invalid-duration",
+            hint="write 30s, 1m30s or 500ms; 0 is the default",
+            at=text,
+        )
     return value
 
 
@@ -277,12 +307,27 @@ def _retries(text: str) -> int:
     if not text:
         return 0
     if not re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII):
-        raise Fault(f"strconv.ParseInt: parsing {quote(text)}: invalid syntax", code="invalid-retries", at=text)
+        raise Fault(
+            f"strconv.ParseInt: parsing {quote(text)}: invalid syntax",
+            code="invalid-retries",
+            hint="write a whole number",
+            at=text,
+        )
     value = int(text[:64])
     if not -(2**31) <= value < 2**31:
-        raise Fault(f"strconv.ParseInt: parsing {quote(text)}: value out of range", code="invalid-retries", at=text)
+        raise Fault(
+            f"strconv.ParseInt: parsing {quote(text)}: value out of range",
+            code="invalid-retries",
+            hint="write a smaller number",
+            at=text,
+        )
     if value < 0:
-        raise Fault(f"--retries cannot be negative ({value})", code="invalid-retries", at=text)
+        raise Fault(
+            f"--retries cannot be negative ({value})",
+            code="invalid-retries",
+            hint="write a whole number, or 0 for the default",
+            at=text,
+        )
     return value
 
 
@@ -295,7 +340,9 @@ def _read_healthcheck(statement: Statement) -> Instruction:
     kind, command = statement.args[0].upper(), statement.args[1:]
     if kind == "NONE":
         if command:
-            raise Fault("HEALTHCHECK NONE takes no arguments", code="unexpected-argument")
+            raise Fault(
+                "HEALTHCHECK NONE takes no arguments", code="unexpected-argument", hint="HEALTHCHECK NONE stands alone"
+            )
         return kinds.Healthcheck(test=("NONE",), **_frame(statement))
     flags = Flags(statement.flags, _HEALTH_FLAGS)
     if kind != "CMD":
@@ -306,7 +353,9 @@ def _read_healthcheck(statement: Statement) -> Instruction:
             at=statement.args[0],
         )
     if not command:
-        raise Fault("Missing command after HEALTHCHECK CMD", code="missing-argument")
+        raise Fault(
+            "Missing command after HEALTHCHECK CMD", code="missing-argument", hint="write HEALTHCHECK CMD command"
+        )
     return kinds.Healthcheck(
         test=("CMD" if statement.json else "CMD-SHELL", *command),
         interval=_interval(flags, "interval"),
@@ -337,7 +386,9 @@ def _read_volume(statement: Statement) -> Instruction:
     _no_flags(statement)
     paths = tuple(path.strip(SPACE) for path in statement.args)
     if not all(paths):
-        raise Fault("VOLUME specified can not be an empty string", code="empty-volume")
+        raise Fault(
+            "VOLUME specified can not be an empty string", code="empty-volume", hint="name a directory of the image"
+        )
     return kinds.Volume(paths=paths, **_frame(statement))
 
 
@@ -357,9 +408,18 @@ def _read_onbuild(statement: Statement) -> Instruction:
     _no_flags(statement)
     kind = statement.args[0].strip(SPACE).upper()
     if kind == "ONBUILD":
-        raise Fault("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", code="invalid-trigger")
+        raise Fault(
+            "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
+            code="invalid-trigger",
+            hint="a trigger is passed on to children, not to their children",
+        )
     if kind in ("MAINTAINER", "FROM"):
-        raise Fault(f"{kind} isn't allowed as an ONBUILD trigger", code="invalid-trigger", at=statement.args[0])
+        raise Fault(
+            f"{kind} isn't allowed as an ONBUILD trigger",
+            code="invalid-trigger",
+            hint="a trigger cannot begin a stage or name an author",
+            at=statement.args[0],
+        )
     trigger = _ONBUILD.sub("", statement.original)
     bodies = "".join(f"\n{heredoc.content}{heredoc.name}" for heredoc in statement.heredocs)
     return kinds.Onbuild(trigger=trigger + bodies, **_frame(statement))

@@ -29,9 +29,17 @@ def http_source(url: str, checksum: str = "") -> HttpSource:
 def git_source(git: GitUrl, *, keep: bool | None = None, checksum: str = "") -> GitSource:
     """A repository as ADD has it; ``keep`` and ``checksum`` are its flags. Raises Fault if they contradict the URL."""
     if keep is not None and git.keep_git_dir is not None and keep != git.keep_git_dir:
-        raise Fault("inconsistent keep-git-dir configuration", code="invalid-git-url")
+        raise Fault(
+            "inconsistent keep-git-dir configuration",
+            code="invalid-git-url",
+            hint="say it once: in the URL, or with the flag",
+        )
     if checksum and git.checksum and checksum != git.checksum:
-        raise Fault(f'checksum mismatch "{checksum}" != "{git.checksum}"', code="invalid-checksum")
+        raise Fault(
+            f'checksum mismatch "{checksum}" != "{git.checksum}"',
+            code="invalid-checksum",
+            hint="say it once: in the URL, or with the flag",
+        )
     return GitSource(
         git.remote,
         git.ref,

@@ -10,6 +10,7 @@ from shiplap.dockerfile.instructions import Copy, Instruction, Run, Stage
 from shiplap.dockerfile.options import NamedContext
 from shiplap.dockerfile.suggest import did_you_mean, nearest
 from shiplap.dockerfile.words import Lexer
+from shiplap.errors import UsageError
 from shiplap.oci.platform import Platform
 
 _INDEX = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
@@ -89,14 +90,14 @@ class StageTable:
         return [entry.label for entry in self.entries if entry.label]
 
     def target(self, name: str) -> Entry:
-        """The stage to build: the last one if ``name`` is empty. Raises Fault."""
+        """The stage to build: the last one if ``name`` is empty. Raises UsageError: no line of the Dockerfile is wrong."""
         if not name:
             return self.entries[-1]
         entry = self.find(name)
         if entry is None:
             match = nearest(name, self.names())
             known = ", ".join(stage_name for stage_name in self._by_name if stage_name)
-            raise Fault(
+            raise UsageError(
                 f'target stage "{name}" could not be found{did_you_mean(name, self.names())}',
                 code="unknown-target",
                 hint=match or (f"the stages are {known[:200]}" if known else "name a stage with FROM image AS name"),

@@ -84,8 +84,7 @@ class Survey:
         if self.epoch is None:
             self._read_epoch()
         self.table = self._make_table()
-        with self.located(dockerfile.stages[-1].origin):
-            self.target = self.table.target(options.target)
+        self.target = self.table.target(options.target)
         self._connect()
         if len(self.table.entries) == 1 and not self._names_images():
             self.table.entries[0].label = ""

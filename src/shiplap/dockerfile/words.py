@@ -22,6 +22,10 @@ _END = "\ufffd"
 _RUNS = re.compile(f"[{re.escape(SPACE)}]+|[^{re.escape(SPACE)}]+")
 _GAP = re.compile(r"[\t\r ]*")
 
+_BRACE = "close ${ with }, or escape the dollar"
+_REPLACE = "write ${NAME/pattern/replacement}"
+_QUOTE = "close the quote, or escape it"
+
 
 class Lexer:
     """The settings of one use of the grammar."""
@@ -147,7 +151,7 @@ class _Scan:
     def _until(self, stop: str, raw: bool) -> tuple[str, list[str]]:
         self.depth += 1
         if self.depth > _DEPTH_LIMIT:
-            raise Fault("substitutions are nested too deeply", code="expansion-too-deep")
+            raise Fault("substitutions are nested too deeply", code="expansion-too-deep", hint="use ARGs for the parts")
         before, self.raw = self.raw, raw
         try:
             return self._read(stop)
@@ -197,7 +201,9 @@ class _Scan:
             if self.cut:
                 self._add_raw(words, value)
         if stop:
-            raise Fault(f"unexpected end of statement while looking for matching {stop}", code="unbalanced")
+            raise Fault(
+                f"unexpected end of statement while looking for matching {stop}", code="unbalanced", hint=_QUOTE
+            )
         return "".join(out), self._finish(words)
 
     def _finish(self, words: _Words) -> list[str]:
@@ -228,7 +234,9 @@ class _Scan:
         end = self.text.find("'", self.place + 1)
         if end < 0:
             self.place = len(self.text)
-            raise Fault("unexpected end of statement while looking for matching single-quote", code="unbalanced")
+            raise Fault(
+                "unexpected end of statement while looking for matching single-quote", code="unbalanced", hint=_QUOTE
+            )
         start, self.place = self.place, end + 1
         return self.text[start : end + 1] if self.lexer.raw_quotes else self.text[start + 1 : end]
 
@@ -262,7 +270,9 @@ class _Scan:
                 if following in ('"', "$", escape):
                     char = self._next()
             out.append(char)
-        raise Fault("unexpected end of statement while looking for matching double-quote", code="unbalanced")
+        raise Fault(
+            "unexpected end of statement while looking for matching double-quote", code="unbalanced", hint=_QUOTE
+        )
 
     def _get(self, name: str) -> str | None:
         value = self.env.get(name)
@@ -301,9 +311,11 @@ class _Scan:
         self.place += 1
         first = self._peek()
         if not first:
-            raise Fault("syntax error: missing '}'", code="unbalanced")
+            raise Fault("syntax error: missing '}'", code="unbalanced", hint=_BRACE)
         if first in "{}:":
-            raise Fault("syntax error: bad substitution", code="bad-substitution")
+            raise Fault(
+                "syntax error: bad substitution", code="bad-substitution", hint="write ${NAME}, or escape the dollar"
+            )
         name = self._name()
         mark = self._next()
         if mark == "}":
@@ -354,7 +366,7 @@ class _Scan:
         every = self._peek() == "/"
         if every:
             self.place += 1
-        pattern = self._word_until("/", True, "syntax error: missing '/' in ${}")
+        pattern = self._word_until("/", True, "syntax error: missing '/' in ${}", _REPLACE)
         replacement = self._word_until("}", True)
         value = self._get(name)
         if value is None and self.lexer.skip_unset:
@@ -364,13 +376,13 @@ class _Scan:
         except Fault as fault:
             raise _bad_pattern(pattern, fault) from None
 
-    def _word_until(self, stop: str, raw: bool, missing: str = "syntax error: missing '}'") -> str:
+    def _word_until(self, stop: str, raw: bool, missing: str = "syntax error: missing '}'", hint: str = _BRACE) -> str:
         try:
             return self._until(stop, raw)[0]
         except Fault as fault:
             # Whatever was wrong: at the end of the text BuildKit says that the end came too early.
             if self.place >= len(self.text) and not fault.code.startswith("expansion-"):
-                raise Fault(missing, code="unbalanced") from None
+                raise Fault(missing, code="unbalanced", hint=hint) from None
             raise
 
 
@@ -389,7 +401,7 @@ def _unsupported(shown: str) -> Fault:
 def _bad_pattern(pattern: str, fault: Fault) -> Fault:
     if fault.code != "invalid-pattern":
         return fault
-    return Fault(f"invalid pattern ({pattern}) in substitution: {fault.message}", code=fault.code)
+    return Fault(f"invalid pattern ({pattern}) in substitution: {fault.message}", code=fault.code, hint=fault.hint)
 
 
 @lru_cache(maxsize=64)
