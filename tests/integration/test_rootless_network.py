@@ -93,7 +93,8 @@ def test_without_the_programs_it_is_the_machines_and_says_so(shiplap: Shiplap, s
     """Once a build, however many steps."""
     text = f"FROM busybox\nRUN echo x | nc -w 2 127.0.0.1 {service}\nRUN true\nRUN --network=none true\n"
     build = [*shiplap.command, "build", "--no-cache", "--progress", "plain", "-"]
-    hide = 'for p in pasta slirp4netns; do [ -e /usr/bin/$p ] && mount --bind /etc/passwd $(readlink -f /usr/bin/$p); done; exec "$@"'
+    cover = "[ -e /usr/bin/$p ] && mount --bind /etc/passwd $(readlink -f /usr/bin/$p)"
+    hide = f'for p in pasta slirp4netns; do {cover}; done; exec "$@"'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", hide, "sh", *build], input=text.encode(), capture_output=True, **shiplap.setting()
     )
