@@ -229,7 +229,7 @@ def test_errors_say_what_where_and_leave_nothing(
         (["bild", "."], 2, "did you mean build?"),
         (["build", "--tagg", "x", "."], 2, "--tag"),
         (["build", "nowhere"], 1, "unable to prepare context"),
-        (["build", "--target", "x", "."], 1, "target stage"),
+        (["build", "--target", "x", "."], 2, "target stage"),
         (["build", "-o", "type=nope,dest=x", "."], 2, "unknown output type"),
         (["build", "--push", "."], 2, "tag is needed"),
         (["build", "--platform", "a/b/c/d", "."], 2, "failed to parse platform"),
