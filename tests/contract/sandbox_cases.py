@@ -104,8 +104,6 @@ class Room:
         return found
 
 
-NODES = ("null", "zero", "full", "random", "urandom", "tty")
-
 BARE = {"dev": "directory", "proc": "directory", "sys": "directory"}
 """What even a step that does nothing leaves on a root without them, as with BuildKit."""
 
@@ -124,6 +122,20 @@ def build_base(base: Path) -> None:
     (base / "var/lib/keep").write_text("keep\n")
     for path in [*base.rglob("*"), base]:
         os.utime(path, (OLD, OLD), follow_symlinks=False)
+
+
+def asked(room: Room, here: Path) -> str:
+    """What probe.sh in the directory ``here`` prints in a step."""
+    sys.path.insert(0, str(here))
+    import calls
+
+    layer = room.layer("probe")
+    shutil.copy(here / "probe.sh", layer / "probe.sh")
+    (layer / "calls").write_bytes(calls.program())
+    (layer / "calls").chmod(0o755)
+    (layer / "mnt").mkdir()
+    room.fresh(layer)
+    return room.sh(". /probe.sh", identity=Identity(groups=(0,)), env=(PATH, "HOME=/root"))
 
 
 def exit_codes(room: Room) -> None:
@@ -942,7 +954,7 @@ def raises(kind: type[BaseException]) -> Iterator[list[Any]]:
     raise AssertionError(f"{kind.__name__} was not raised")
 
 
-_HELP = {build_base, owned, snapshot, resident, mounts_of, children, helpers, alive, raises, mask_of}
+_HELP = {build_base, owned, asked, snapshot, resident, mounts_of, children, helpers, alive, raises, mask_of}
 CASES: dict[str, Callable[[Room], None]] = {
     name: value
     for name, value in list(globals().items())

@@ -32,6 +32,8 @@ def main() -> None:
         runtime, result["reason"] = tried.runtime, tried.reason
     if not result["reason"]:
         result["cases"] = sandbox_cases.run_all(runtime, directory / "room")  # type: ignore[arg-type]
+        room = sandbox_cases.Room(runtime, directory / "facts")  # type: ignore[arg-type]
+        result["facts"] = sandbox_cases.asked(room, Path(__file__).parent)
     print(json.dumps(result))
 
 
