@@ -16,7 +16,7 @@ import pytest
 
 import killing
 from killing import EPOCH, FREEZE, PARENT, Killer
-from kit import SOAK, Shiplap
+from kit import SOAK, WORK, Shiplap
 
 SAMPLE = {FREEZE: 10, PARENT: 6}
 RANDOM = 300 if SOAK else 6
@@ -60,7 +60,7 @@ def assert_recovers(killer: Killer, wanted: str, finished: int, outcome: str = "
 
 
 class Attempts:
-    """Tries that may fail: in the soak all are made and the failures told in the end, else the first one is raised."""
+    """Tries that may fail: in the soak all are made, and what fails is written to .tests/soak.log; else it is raised."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -76,9 +76,12 @@ class Attempts:
                 error.add_note(what)
                 raise
             self.failures.append(f"{what}\n{error}")
+            with (WORK / "soak.log").open("a") as log:
+                log.write(f"{self.failures[-1]}\n\n")
 
     def told(self, what: str) -> None:
-        print(f"{what}: {self.made} tried, {len(self.failures)} failed", flush=True)
+        with (WORK / "soak.log").open("a") as log:
+            log.write(f"{what}: {self.made} tried, {len(self.failures)} failed\n")
         assert not self.failures, "\n\n".join(self.failures)
 
 

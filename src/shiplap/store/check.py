@@ -86,6 +86,7 @@ class _Check:
     def run(self) -> Report:
         store = self._store
         cleared = store.recover()
+        store.blobs.keep_damaged = not self._repair
         with store.in_use(self._cancel):
             cleared += self._clear_spoiled()
             if self._index():
@@ -321,10 +322,12 @@ class _Check:
     def _contents(self) -> None:
         from shiplap.store.compare import differs
 
-        rows = self._store.index.rows("SELECT id FROM snapshots WHERE layer=id AND diff_id<>''")
-        for (id,) in rows:
+        index = self._store.index
+        packed = index.rows("SELECT snapshot, digest FROM layer_blobs")
+        without = self._lost | {snapshot for snapshot, digest in packed if digest in self._bad}
+        for (id,) in index.rows("SELECT id FROM snapshots WHERE layer=id AND diff_id<>''"):
             self._cancel()
-            snapshot = self._store.snapshots.get(id) if id not in self._lost else None
+            snapshot = self._store.snapshots.get(id) if id not in without else None
             if snapshot is None or not (self._store.snapshots.directory / id / "diff").is_dir():
                 continue
             try:
