@@ -797,6 +797,50 @@ def orphans_die(room: Room) -> None:
     assert alive(marker) == []
 
 
+def many_processes_end_with_the_step(room: Room) -> None:
+    """A crowd that forks on, deaf to every signal, is gone when the first process ends, and when the step is cancelled."""
+    marker = f"35{os.getpid()}.{time.monotonic_ns()}"
+    crowd = (
+        f"trap '' TERM INT HUP; n=0; while [ $n -lt 150 ]; do (sleep {marker} & setsid sleep {marker} &) ; n=$((n+1)); done"
+        f"; (while :; do sleep {marker} & sleep 0.01; done) & echo started"
+    )
+    begin = time.monotonic()
+    assert room.sh(crowd) == "started\n"
+    took = time.monotonic() - begin
+    assert alive(marker) == []
+    cancel = threading.Event()
+    spec = replace(room.again(), args=("sh", "-c", f"{crowd}; sleep {marker}"))
+    times = []
+
+    def output(_: int, __: bytes) -> None:
+        times.append(time.monotonic())
+        cancel.set()
+
+    with raises(Interrupted):
+        room.runtime.run(spec, output, cancel)
+    assert alive(marker) == []
+    assert time.monotonic() - times[0] < 2 + took
+
+
+def endless_output_is_cancelled(room: Room) -> None:
+    cancel = threading.Event()
+    total = 0
+
+    def count(_: int, data: bytes) -> None:
+        nonlocal total
+        total += len(data)
+        if total > 20_000_000 and not cancel.is_set():
+            times.append(time.monotonic())
+            cancel.set()
+
+    times: list[float] = []
+    before = resident()
+    with raises(Interrupted):
+        room.runtime.run(replace(room.spec, args=("sh", "-c", "yes & yes >&2 & yes")), count, cancel)
+    assert time.monotonic() - times[0] < 1.5
+    assert resident() - before < 32 << 20
+
+
 def held_pipe(room: Room) -> None:
     """Something outside keeps the step's output open: run() returns all the same."""
     marker = f"34{os.getpid()}{time.monotonic_ns()}"
