@@ -13,10 +13,11 @@ import pytest
 from shiplap.cli import ending
 
 STUCK = """
-import sys, time
+import os, time
 from shiplap.cli import ending
-def restore(): print("restored", flush=True)
-with ending.heeding(), ending.cancelling() as cancel, ending.telling(lambda: print("told", flush=True), restore):
+def say(word):  # a handler may interrupt another: nothing that buffers
+    os.write(1, word)
+with ending.heeding(), ending.cancelling() as cancel, ending.telling(lambda: say(b"told\\n"), lambda: say(b"restored\\n")):
     print("ready", flush=True)
     while True:
         time.sleep(0.01)
