@@ -308,6 +308,7 @@ def device_nodes_are_kept(room: Room) -> None:
     assert status.owners is not None
     assert status.owners["m"] == (0, 0, stat.S_IFCHR | 0o640, os.makedev(1, 3))
     assert not stat.S_ISCHR((room.upper / "m").stat().st_mode)
+    room.sh("mknod /test-dev-null c 1 3 && echo test >/test-dev-null && rm /test-dev-null")  # as debootstrap tries
     if room.ids.single:
         room.fresh(room.upper)
         assert room.sh("stat -c '%F %t:%T' /m", owners=status.owners) == "character special file 1:3\n"
@@ -508,6 +509,12 @@ def secret_is_a_file_in_memory(room: Room) -> None:
     assert set(lines[2].split()[5].split(",")) >= {"ro", "nosuid", "nodev", "noexec"} and " tmpfs " in lines[2]
     assert room.run("sh", "-c", "echo >/run/secrets/key", mounts=mounts)[0].code != 0
     assert room.changed() == BARE
+
+
+def secret_of_another_user(room: Room) -> None:
+    mounts = (StepMount("secret", "/key", data=b"x", uid=1000, gid=1001),)
+    assert room.sh("stat -c %u:%g /key", mounts=mounts) == "1000:1001\n"
+    assert room.sh("cat /key", mounts=mounts, identity=Identity(1000, 1001)) == "x"
 
 
 def tmpfs(room: Room) -> None:

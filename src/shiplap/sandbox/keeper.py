@@ -197,7 +197,9 @@ class _Keeper:
             self._made.append(Made(*rest))
         elif kind == "owned":
             if self._ledger is not None:
-                self._ledger.records[rest[0], rest[1]] = (rest[2], rest[3], 0, 0, -1)
+                from shiplap.sandbox.ledger import key
+
+                self._ledger.records[key(rest[0], rest[1])] = (rest[2], rest[3], 0, 0, -1)
         else:
             self._failure = (rest[0], rest[1], rest[2])
         return True

@@ -17,7 +17,6 @@ TYPE_CHECKING = False  # see mounts.py
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    Key = tuple[int, int]
     Record = tuple[int, int, int, int, int]
 
     Owner = tuple[int, int, int, int]
@@ -29,10 +28,15 @@ _BTIME = 0x800
 _ORIGINS = ("user.overlay.origin", "trusted.overlay.origin")
 
 
+def key(device: int, inode: int) -> bytes:
+    """What records are found by."""
+    return inode.to_bytes(8, "little") + os.major(device).to_bytes(4, "little") + os.minor(device).to_bytes(4, "little")
+
+
 class Found:
     """What statx(2) says of a file."""
 
-    __slots__ = ("born", "gid", "key", "links", "mode", "mount", "uid")
+    __slots__ = ("born", "gid", "key", "links", "mode", "uid")
 
     def __init__(self, raw: bytes) -> None:
         number = int.from_bytes
@@ -40,29 +44,35 @@ class Found:
         self.uid = number(raw[20:24], "little")
         self.gid = number(raw[24:28], "little")
         self.mode = number(raw[28:30], "little")
-        self.key = (
-            os.makedev(number(raw[136:140], "little"), number(raw[140:144], "little")),
-            number(raw[32:40], "little"),
-        )
+        self.key = raw[32:40] + raw[136:144]
         known = number(raw[0:4], "little") & _BTIME
         self.born = number(raw[80:88], "little") * 10**9 + number(raw[88:92], "little") if known else -1
-        self.mount = number(raw[144:152], "little")
 
 
 class Ledger:
-    """Records by (device, inode): uid, gid, type of the file (0: as it is), device number, birth (-1: any)."""
+    """Records by inode and device (``key``): uid, gid, type of the file (0: as it is), device number, birth (-1: any)."""
 
     def __init__(self, machine: str, owners: bool) -> None:
         """``owners``: chown(2) is heard; else the file system knows owners, and records are of device nodes."""
         self.status = linux.Status(machine)
         self._owners = owners
-        self.records: dict[Key, Record] = {}
+        self.records: dict[bytes, Record] = {}
         self.groups = False
         """Whether any directory belongs to another group than root: what is made in it may take that."""
 
     def look(self, directory: int, path: bytes, flags: int) -> Found:
         """statx(2) of ``path``. Raises OSError."""
         return Found(self.status.statx(directory, path, flags, _WANTED))
+
+    def recorded(self, directory: int, path: bytes, flags: int) -> Record | None:
+        """The record of the file at ``path``, quickly where there is none. Raises OSError."""
+        raw = self.status.statx(directory, path, flags, _WANTED)
+        return self.of(Found(raw)) if raw[32:40] + raw[136:144] in self.records else None
+
+    def mounted(self, directory: int, path: bytes) -> bytes:
+        """What tells the directory at ``path``, and the mount it is reached by, from every other. Raises OSError."""
+        raw = self.status.statx(directory, path, FOLLOW, _WANTED)
+        return raw[32:40] + raw[136:152]
 
     def of(self, found: Found) -> Record | None:
         """The record of a file, if it is about this very file."""

@@ -60,7 +60,7 @@ class Supervisor:
         self._listener = -1
         self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._outside = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._root: tuple[object, ...] = ()
+        self._root = b""
         self._memory = linux.Memory()
         self._known: list[Credentials] = [identity.root(tuple(groups))]
         self._incoming: linux.Listener | None = None
@@ -177,8 +177,7 @@ class Supervisor:
             if not flags & EMPTY:
                 raise _Unclear
             return own, FOLLOW
-        found = self._ledger.look(self._proc, b"%d/root" % pid, FOLLOW)
-        root = (*found.key, found.mount)
+        root = self._ledger.mounted(self._proc, b"%d/root" % pid)
         if root != self._root:
             fd = os.open(f"{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._proc)
             try:
@@ -238,7 +237,7 @@ class Supervisor:
         flags &= 0xFFFFFFFF
         path, follow = self._path(pid, directory, address, flags)
         try:
-            record = ledger.of(ledger.look(self._proc, path, follow))
+            record = ledger.recorded(self._proc, path, follow)
         except OSError:
             return None  # the kernel says it better
         if record is None:

@@ -205,6 +205,13 @@ listxattrat=465 removexattrat=466 breakpoint=983041 cacheflush=983042 set_tls=98
 """By machine: ``name=number`` words."""
 
 
+_read: dict[str, dict[str, int]] = {}
+
+
 def table(machine: str) -> dict[str, int]:
-    """Name to number on ``machine`` (x86_64, i386, aarch64, arm). Raises KeyError for another."""
-    return {name: int(number) for name, _, number in (word.partition("=") for word in NUMBERS[machine].split())}
+    """Name to number on ``machine`` (x86_64, i386, aarch64, arm). Raises KeyError for another. Not to be changed: it is
+    read once, and what is forked later has it."""
+    if machine not in _read:
+        words = (word.partition("=") for word in NUMBERS[machine].split())
+        _read[machine] = {name: int(number) for name, _, number in words}
+    return _read[machine]
