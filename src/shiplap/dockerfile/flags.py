@@ -28,7 +28,7 @@ class Flags:
                 raise Fault(
                     f"unknown flag: {name}{did_you_mean(key, names)}",
                     code="unknown-flag",
-                    hint=f"--{match}" if match else (None if known else "this instruction has no flags"),
+                    hint=f"--{match}" if match else _flags(names),
                     at=name,
                 )
             if kind != LIST and key in self._texts:
@@ -62,3 +62,7 @@ class Flags:
 
     def list(self, name: str) -> tuple[str, ...]:
         return tuple(self._lists.get(name, ()))
+
+
+def _flags(names: Sequence[str]) -> str:
+    return "its flags are " + ", ".join(f"--{name}" for name in names) if names else "this instruction has no flags"

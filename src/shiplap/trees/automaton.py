@@ -69,7 +69,23 @@ class Anchor:
         return r"\A"
 
 
-Token = Item | Star | Maybe | Anchor
+class Boundary:
+    """Between two characters: where a word of ASCII letters ends or begins, or (not ``here``) where none does."""
+
+    __slots__ = ("here",)
+
+    def __init__(self, here: bool) -> None:
+        self.here = here
+
+    def expression(self) -> str:
+        return r"(?a:\b)" if self.here else r"(?a:\B)"
+
+    def lies(self, before: str, after: str) -> bool:
+        """Whether it lies between these characters ("" at an end)."""
+        return (_is_word(before) != _is_word(after)) == self.here
+
+
+Token = Item | Star | Maybe | Anchor | Boundary
 
 
 def compile_tokens(patterns: Sequence[Sequence[Token]]) -> Callable[[str], object] | None:
@@ -95,6 +111,10 @@ def crosses(tokens: Sequence[Token]) -> bool:
     return False
 
 
+def _is_word(char: str) -> bool:
+    return char == "_" or (char.isascii() and char.isalnum())
+
+
 def _stars(tokens: Sequence[Token]) -> int:
     return sum(isinstance(token, (Star, Maybe)) for token in tokens)
 
@@ -106,7 +126,7 @@ def _escape(char: str) -> str:
 class _Automaton:
     """States are positions between tokens, a set of them is the bits of an int, transitions are remembered."""
 
-    __slots__ = ("_closure", "_final", "_known", "_start", "_tokens")
+    __slots__ = ("_boundaries", "_closure", "_final", "_known", "_start", "_tokens")
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self._tokens = tokens
@@ -121,10 +141,13 @@ class _Automaton:
             self._closure[state] = here | (self._closure[state + 1] if passes else 0)
             starts[state] = here | (starts[state + 1] if passes or isinstance(tokens[state], Anchor) else 0)
         self._start = starts[0]
+        self._boundaries = [(n, token) for n, token in enumerate(tokens) if isinstance(token, Boundary)]
         self._known: dict[tuple[int, str], int] = {}
 
     def __call__(self, text: str) -> bool:
         states = self._start
+        if self._boundaries:
+            return self._bounded(text)
         known = self._known
         for char in text:
             following = known.get((states, char))
@@ -133,6 +156,19 @@ class _Automaton:
             states = following
             if not states:
                 return False
+        return bool(states & self._final)
+
+    def _bounded(self, text: str) -> bool:
+        """As ``__call__``, where what a character leads to hangs on the one before it."""
+        states = self._start
+        before = ""
+        for char in (*text, ""):
+            for state, token in self._boundaries:
+                if states >> state & 1 and token.lies(before, char):
+                    states |= self._closure[state + 1]
+            if not char:
+                break
+            states, before = self._step(states, char), char
         return bool(states & self._final)
 
     def _step(self, states: int, char: str) -> int:
@@ -149,7 +185,9 @@ class _Automaton:
                         result |= self._closure[state + 1]
                 elif token.item.accepts(char):
                     result |= self._closure[state]
-            elif not isinstance(token, Anchor) and (token.item if isinstance(token, Maybe) else token).accepts(char):
+            elif not isinstance(token, Anchor | Boundary) and (
+                token.item if isinstance(token, Maybe) else token
+            ).accepts(char):
                 result |= self._closure[state + 1]
         if len(self._known) > _REMEMBERED:
             self._known.clear()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from shiplap.errors import TreeError
-from shiplap.trees.automaton import Anchor, Item, Maybe, Star, Token, compile_tokens, crosses
+from shiplap.trees.automaton import Anchor, Boundary, Item, Maybe, Star, Token, compile_tokens, crosses
 
 _SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 """What Go's ``strings.TrimSpace`` trims."""
@@ -104,6 +104,26 @@ class _Run:
         )
 
 
+class _Malformed:
+    """A pattern that is no regular expression: patternmatcher says so when it is the first time asked."""
+
+    __slots__ = ("_error", "excludes")
+
+    def __init__(self, excludes: bool, error: TreeError) -> None:
+        self.excludes = excludes
+        self._error = error
+
+    def __call__(self, path: str, name: str) -> bool:
+        raise self._error
+
+
+def _run(excludes: bool, patterns: list[str]) -> _Run | _Malformed:
+    try:
+        return _Run(excludes, patterns)
+    except TreeError as error:
+        return _Malformed(excludes, error)
+
+
 def _of_name(tokens: list[Token]) -> bool:
     first = tokens[0]
     return isinstance(first, Star) and first.optional_directories and not crosses(tokens[1:])
@@ -112,13 +132,15 @@ def _of_name(tokens: list[Token]) -> bool:
 class PatternSet:
     """Ignore-file patterns, compiled once. Paths are relative, clean and slash-separated. One thread at a time.
 
-    Raises TreeError(code="invalid-pattern") with Go's words if a pattern is malformed.
+    Raises TreeError(code="invalid-pattern") with Go's words if a pattern is malformed; some malformed ones are, as in
+    patternmatcher, found out only when a path is held against them.
     """
 
-    __slots__ = ("_known", "_runs", "negated")
+    __slots__ = ("_known", "_malformed", "_runs", "negated")
 
     def __init__(self, patterns: Iterable[str]) -> None:
         runs: list[tuple[bool, list[str]]] = []
+        single: list[tuple[bool, list[str]]] = []
         for line in patterns:
             pattern = line.strip(_SPACE)
             if not pattern:
@@ -133,18 +155,38 @@ class PatternSet:
             if not runs or runs[-1][0] != excludes:
                 runs.append((excludes, []))
             runs[-1][1].append(pattern)
-        self._runs = tuple(_Run(excludes, group) for excludes, group in runs)
+            single.append((excludes, [pattern]))
+        self._runs: tuple[_Run | _Malformed, ...]
+        try:
+            self._runs = tuple(_Run(excludes, group) for excludes, group in runs)
+            self._malformed = False
+        except TreeError:
+            self._runs = tuple(_run(excludes, group) for excludes, group in single)
+            self._malformed = True
         self.negated = any(not run.excludes for run in self._runs)
         """True if some pattern begins with ``!``: something below a match may then be no match."""
         self._known: dict[str, int] = {}
 
     def matches(self, path: str) -> bool:
         """True if ``path``, or a directory above it, matches, and no later ``!`` pattern takes it out again."""
+        if self._malformed:
+            return self._one_by_one(path)
         last = self._mask(path).bit_length()
         return last > 0 and self._runs[last - 1].excludes
 
+    def _one_by_one(self, path: str) -> bool:
+        """As patternmatcher goes: what cannot change the answer is not asked, so that it may never come upon a mistake."""
+        above = [path[:end] for end, char in enumerate(path) if char == "/"]
+        matched = False
+        for run in self._runs:
+            if run.excludes != matched and any(run(one, one.rpartition("/")[2]) for one in (path, *above)):
+                matched = run.excludes
+        return matched
+
     def prunes(self, directory: str) -> bool:
         """True if ``directory`` matches and nothing below it can be taken out again: nobody need look inside."""
+        if self._malformed:
+            return False
         last = self._mask(directory).bit_length()
         return last > 0 and self._runs[last - 1].excludes and all(run.excludes for run in self._runs[last:])
 
@@ -405,8 +447,11 @@ def _read(expression: str) -> list[list[Token]]:
                 # The backslash takes the meaning from the ``$`` that was to end the expression.
                 tokens.extend((Item("$"), Star(_ALL)))
                 break
-            item = _read_escape(expression[index + 1])
-            index += 2
+            if expression[index + 1] in "bBA":
+                tokens.append(Anchor() if expression[index + 1] == "A" else Boundary(expression[index + 1] == "b"))
+                index += 2
+                continue
+            item, index = _read_escape(expression, index + 1)
         elif char == "{" and (repeat := _REPEAT.match(expression, index)):
             _repeat(tokens, int(repeat[1]), repeat[2], repeat[3])
             index = repeat.end()
@@ -440,14 +485,26 @@ def _repeat(tokens: list[Token], least: int, comma: str | None, most: str | None
         tokens.extend([Maybe(item)] * (int(most) - least))
 
 
-def _read_escape(char: str) -> Item:
+_NUMBER = re.compile(r"0[0-7]{0,2}|[1-7][0-7]{1,2}|x[0-9A-Fa-f]{2}|x\{[0-9A-Fa-f]{1,6}\}")
+
+
+def _read_escape(expression: str, index: int) -> tuple[Item, int]:
+    """What the characters behind a backslash mean, and where they end."""
+    char = expression[index]
     if char in _NAMED:
         letters, negated, ranges = _NAMED[char]
-        return Item(letters, negated, ranges)
+        return Item(letters, negated, ranges), index + 1
     if char in _CONTROL:
-        return Item(_CONTROL[char])
+        return Item(_CONTROL[char]), index + 1
+    number = _NUMBER.match(expression, index)
+    if number is not None:
+        digits = number[0].strip("x{}")
+        code = int(digits, 16) if char == "x" else int(digits, 8)
+        if code > 0x10FFFF:
+            raise _invalid()
+        return Item(chr(code)), number.end()
     if char.isascii() and not char.isalnum() and char != "_":
-        return Item(char)
+        return Item(char), index + 1
     raise _invalid()
 
 
@@ -511,7 +568,7 @@ def _class_letter(expression: str, index: int) -> tuple[str, int]:
         return char, index + 1
     if index + 1 >= len(expression):
         raise _invalid()
-    item = _read_escape(expression[index + 1])
+    item, after = _read_escape(expression, index + 1)
     if item.negated or item.ranges or len(item.letters) != 1:
         raise _invalid()
-    return item.letters, index + 2
+    return item.letters, after
