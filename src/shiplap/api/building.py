@@ -14,17 +14,16 @@ import msgspec
 
 from shiplap.api.bases import BaseImages
 from shiplap.api.context import Context, open_build_context
-from shiplap.api.deliver import Delivered, deliver
+from shiplap.api.deliver import Built, Delivered, check_outputs, deliver
 from shiplap.api.mending import Halt, Repairs, explaining
+from shiplap.api.planning import Planning
 from shiplap.api.repeat import Question, Witnessed
 from shiplap.api.request import Output, Request, Result, Secret, StageResult
-from shiplap.dockerfile.lower import base_images, lower
-from shiplap.dockerfile.options import LowerOptions, NamedContext, Plan
+from shiplap.dockerfile.options import Plan
 from shiplap.dockerfile.parse import parse
 from shiplap.errors import Interrupted, ShiplapError, StepError, StoreError, UsageError
 from shiplap.events.facts import BuildFinished, BuildStarted, Sink, Warned
 from shiplap.events.record import Record
-from shiplap.oci.platform import native_platform, parse_platform
 from shiplap.ops.driver import Driver
 from shiplap.ops.workbench import LocalContext, Workbench
 from shiplap.settings import Settings, load
@@ -141,28 +140,24 @@ class _Build:
         context = held.enter_context(open_build_context(request, self._settings, bench))
         images.layouts = context.layouts
         self._ignore = context.ignore
-        dockerfile = parse(context.dockerfile, context.dockerfile_name)
-        options = self._options(context, bench)
-        images.prefetch(base_images(dockerfile, options))
-        plan = lower(dockerfile, options, images)
-        self._warn(plan)
+        planning = Planning(request, self._settings, self._environ, context, bench)
+        check_outputs(request, planning.platforms())
+        plans = planning.plans(parse(context.dockerfile, context.dockerfile_name), images)
+        self._warn(plans)
         self._timings["plan"] = time.time() - began
-        snapshot = self._solve(plan, bench, context, options)
+        built = self._solve(plans, bench, context, planning)
         solved = time.time()
         self._timings["solve"] = solved - began - self._timings["plan"]
-        delivered = deliver(
-            request, plan, snapshot, store, self._settings, self._sink, plan.epoch, self._check, self._halt
-        )
+        delivered = deliver(request, built, store, self._settings, self._sink, self._check, self._halt)
         self._timings["export"] = time.time() - solved
-        result = self._result(plan, delivered, began)
+        result = self._result(plans, delivered, began)
         if self._witnessed is not None:
-            self._remember(self._witnessed, plan, delivered, result, bench, images)
+            self._remember(self._witnessed, delivered, result, bench, images)
         return result
 
     def _remember(
         self,
         witnessed: Witnessed,
-        plan: Plan,
         delivered: Delivered,
         result: Result,
         bench: Workbench,
@@ -213,53 +208,6 @@ class _Build:
         if self._halt.is_set():
             raise Interrupted("build canceled")
 
-    def _options(self, context: Context, bench: Workbench) -> LowerOptions:
-        request = self._request
-        native = native_platform()
-        wanted = request.platform or self._settings.default_platform
-        args = _arguments(request.build_args, self._environ)
-        if self._settings.source_date_epoch is not None:
-            args.setdefault("SOURCE_DATE_EPOCH", str(self._settings.source_date_epoch))
-        every = request.every_stage
-        if every is None:
-            every = self._settings.docker_buildkit is False
-        return LowerOptions(
-            target=request.target,
-            build_args=args,
-            labels=dict(request.labels),
-            target_platform=parse_platform(wanted, native) if wanted else native,
-            build_platform=native,
-            explicit_platform=bool(wanted),
-            no_cache=request.no_cache,
-            no_cache_filter=request.no_cache_filter,
-            network=request.network,
-            extra_hosts=tuple(_host(text) for text in request.add_hosts),
-            shm_size=request.shm_size,
-            ulimits=request.ulimits,
-            contexts={name: named for name, named in context.named.items() if isinstance(named, NamedContext)},
-            context=context.source,
-            ignore=context.ignore,
-            every_stage=every,
-            moments=self._moments(context, bench),
-            cache_namespace=args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
-            hostname=args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
-            allow=frozenset(request.allow) | ({"network.host"} if request.network == "host" else frozenset()),
-        )
-
-    def _moments(self, context: Context, bench: Workbench) -> Callable[[Any], int | None]:
-        """The time of a source that SOURCE_DATE_EPOCH names, fetched once."""
-        known: dict[Any, int | None] = {}
-
-        def ask(source: Any) -> int | None:
-            from shiplap.api.remote import moment_of
-
-            if source not in known:
-                archive = context.path if self._request.context_data is not None else None
-                known[source] = moment_of(source, archive, bench)
-            return known[source]
-
-        return ask
-
     def _bench(self, store: Store, images: BaseImages) -> Workbench:
         """All but what is known only when the Dockerfile has been read."""
         from shiplap.api.isolation import runtime_for, single_id
@@ -278,35 +226,33 @@ class _Build:
             single_id=single_id(),
         )
 
-    def _solve(self, plan: Plan, bench: Workbench, context: Context, options: LowerOptions) -> str:
+    def _solve(self, plans: list[Plan], bench: Workbench, context: Context, planning: Planning) -> list[Built]:
         request = self._request
         witness = self._witnessed.saw if self._witnessed is not None else None
         contexts = {"context": LocalContext(context.path, witness)} if context.path is not None else {}
         contexts.update({name: LocalContext(path) for name, path in context.directories.items()})
         bench.contexts = contexts
-        bench.proxies = tuple(f"{k}={v}" for k, v in self._proxies(options).items())
-        bench.epoch = plan.epoch
-        targets = [node for node in (*plan.also, plan.target) if node is not None]
+        bench.proxies = tuple(f"{k}={v}" for k, v in planning.proxies().items())
+        bench.epoch = plans[0].epoch
+        targets = [node for plan in plans for node in (*plan.also, plan.target) if node is not None]
         parallel = request.parallel or max(16, 4 * (os.cpu_count() or 1))
-        self._driver = Driver(targets, bench, 1 if options.every_stage else parallel)
+        self._driver = Driver(targets, bench, 1 if planning.every_stage else parallel)
         self._driver.solve()
-        return self._driver.result(plan.target) if plan.target is not None else EMPTY
+        return [Built(plan, self._driver.result(plan.target) if plan.target is not None else EMPTY) for plan in plans]
 
-    def _proxies(self, options: LowerOptions) -> dict[str, str]:
-        """Proxy variables for RUN: those given as build arguments, else docker's configuration; in both cases of letters."""
-        found = self._settings.build_proxies()
-        for name, value in options.build_args.items():
-            if name.lower() in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"):
-                found[name.lower()] = found[name.upper()] = value
-        return found
-
-    def _warn(self, plan: Plan) -> None:
-        for remark in plan.warnings:
+    def _warn(self, plans: list[Plan]) -> None:
+        """Tell what was remarked on, once if it is so on every platform."""
+        for remark in dict.fromkeys(remark for plan in plans for remark in plan.warnings):
             self._warnings.append(f"{remark.rule}: {remark.message}")
             place = remark.where
             self._sink(Warned(remark.message, remark.rule, place.file or "", place.line or 0, remark.url))
+        platforms = [str(plan.config.platform) for plan in plans]
+        for repeated in sorted({text for text in platforms if platforms.count(text) > 1}):
+            message = f'Duplicate platform result requested "{repeated}"'
+            self._warnings.append(message)
+            self._sink(Warned(message))
 
-    def _result(self, plan: Plan, delivered: Delivered, began: float) -> Result:
+    def _result(self, plans: list[Plan], delivered: Delivered, began: float) -> Result:
         assert self._driver is not None
         return Result(
             digest=delivered.digest,
@@ -314,9 +260,14 @@ class _Build:
             size=delivered.size,
             image_size=delivered.image_size,
             media_type=delivered.media_type,
-            platform=str(plan.config.platform),
+            annotations=delivered.annotations,
+            platform=",".join(str(plan.config.platform) for plan in plans),
+            images=delivered.images,
             names=delivered.names,
-            stages=tuple(StageResult(stage.index, stage.name, stage.needed) for stage in plan.stages),
+            stages=tuple(
+                StageResult(same[0].index, same[0].name, any(stage.needed for stage in same))
+                for same in zip(*(plan.stages for plan in plans), strict=True)
+            ),
             steps_run=tuple(node.about.name for node in self._driver.ran),
             steps_reused=tuple(node.about.name for node in self._driver.reused),
             warnings=tuple(self._warnings),
@@ -337,22 +288,6 @@ def _without_secrets(context: str) -> str:
         return context
     place, slash, path = rest.partition("/")
     return f"{scheme}://{place.rpartition('@')[2].partition('?')[0]}{slash}{path.partition('?')[0]}"
-
-
-def _arguments(given: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[str, str]:
-    args = {}
-    for name, value in given.items():
-        value = environ.get(name) if value is None else value
-        if value is not None:
-            args[name] = value
-    return args
-
-
-def _host(text: str) -> str:
-    name, separator, address = text.partition("=") if "=" in text else text.partition(":")
-    if not separator or not name or not address:
-        raise UsageError(f"invalid host {text!r}", code="invalid-host", hint="--add-host NAME=ADDRESS")
-    return f"{name}={'127.0.0.1' if address == 'host-gateway' else address.strip('[]')}"
 
 
 def _reader(secret: Secret, environ: Mapping[str, str]) -> Callable[[], bytes]:

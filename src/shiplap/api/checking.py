@@ -116,7 +116,7 @@ class _opened:
             self.options = LowerOptions(
                 target=request.target,
                 build_args={name: value for name, value in request.build_args.items() if value is not None},
-                target_platform=parse_platform(request.platform) if request.platform else native,
+                target_platform=parse_platform(request.platforms[0]) if request.platforms else native,
                 build_platform=native,
                 explicit_platform=bool(request.platform),
                 ignore=context.ignore,

@@ -5,28 +5,51 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
-from shiplap.api.request import Output, Request
+from shiplap.api.request import ImageResult, Output, Request
 from shiplap.dockerfile.options import Plan
 from shiplap.errors import ExportError, UsageError
 from shiplap.events.facts import Sink
+from shiplap.export.annotations import Annotations, read_annotations
 from shiplap.export.archive import archive_pieces, layout_files, write_archive, write_layout
 from shiplap.export.aside import replacing
 from shiplap.export.image import Assembled, Packing, assemble
 from shiplap.export.moments import format_time
+from shiplap.oci.manifest import Descriptor
+from shiplap.oci.platform import Platform
 from shiplap.oci.reference import parse_reference
 from shiplap.ops.workbench import telling
 from shiplap.settings import Settings
 from shiplap.store.index import now
-from shiplap.store.results import Result, built_key
+from shiplap.store.results import Result as SolvedResult
+from shiplap.store.results import built_key
 from shiplap.store.snapshots import EMPTY
 from shiplap.store.store import Store
 from shiplap.trees.tree import Tree
+
+
+class Built(msgspec.Struct, frozen=True):
+    """What was built for one platform."""
+
+    plan: Plan
+    snapshot: str
+
+    @property
+    def platform(self) -> Platform:
+        return self.plan.config.platform
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """What names point to (the manifest of one image or the index of all), and the images."""
+
+    root: Descriptor
+    images: tuple[Assembled, ...]
 
 
 class Delivered(msgspec.Struct, frozen=True):
@@ -37,6 +60,8 @@ class Delivered(msgspec.Struct, frozen=True):
     size: int = 0
     image_size: int = 0
     media_type: str = ""
+    annotations: Mapping[str, str] = {}
+    images: tuple[ImageResult, ...] = ()
     names: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
     stored: Mapping[str, str] = {}
@@ -47,12 +72,10 @@ class Delivered(msgspec.Struct, frozen=True):
 
 def deliver(
     request: Request,
-    plan: Plan,
-    snapshot: str,
+    built: Sequence[Built],
     store: Store,
     settings: Settings,
     sink: Sink,
-    epoch: int | None,
     check: Callable[[], None],
     cancel: threading.Event | None = None,
 ) -> Delivered:
@@ -60,61 +83,72 @@ def deliver(
     outputs = request.outputs or (Output("image"),)
     if request.push and not any(output.type == "registry" for output in outputs):
         outputs = (*outputs, Output("registry"))
-    return _Delivery(request, plan, snapshot, store, settings, sink, epoch, check, cancel).run(outputs)
+    delivery = _Delivery(request, built, store, settings, sink, check, cancel)
+    for output in outputs:
+        check()
+        delivery.carry_out(output)
+    return delivery.done
+
+
+def check_outputs(request: Request, platforms: Sequence[Platform]) -> None:
+    """Raise, before anything is built, what ``deliver`` could only raise in the end."""
+    several = len(platforms) > 1
+    for output in request.outputs or (Output("image"),):
+        if output.type in ("local", "tar", "cacheonly"):
+            continue
+        packing = _packing(output).checked()
+        read_annotations(request.annotations, output.attributes).check(platforms, several, packing.docker_types)
+        if output.type == "docker" and several:
+            raise UsageError(
+                "docker exporter does not support exporting manifest lists",
+                code="docker-index",
+                hint="use --output type=oci, or build for one platform",
+            )
 
 
 class _Delivery:
     def __init__(
         self,
         request: Request,
-        plan: Plan,
-        snapshot: str,
+        built: Sequence[Built],
         store: Store,
         settings: Settings,
         sink: Sink,
-        epoch: int | None,
         check: Callable[[], None],
         cancel: threading.Event | None,
     ) -> None:
         self._request = request
-        self._plan = plan
-        self._snapshot = snapshot
+        self._built = built
         self._store = store
         self._settings = settings
         self._sink = sink
-        self._epoch = epoch
+        self._epoch = built[0].plan.epoch
         self._check = check
         self._cancel = cancel
-        self._images: dict[Packing, Assembled] = {}
-        self._done = Delivered()
+        self._exported: dict[tuple[Packing, Annotations], Exported] = {}
+        self.done = Delivered()
 
-    def run(self, outputs: tuple[Output, ...]) -> Delivered:
-        for output in outputs:
-            self._check()
-            if output.type in ("image", "registry"):
-                self._to_store(output)
-                if output.type == "registry" or output.flag("push"):
-                    self._push(output)
-            elif output.type in ("oci", "docker"):
-                self._archive(output)
-            elif output.type in ("local", "tar"):
-                self._rootfs(output)
-        return self._done
+    def carry_out(self, output: Output) -> None:
+        if output.type in ("image", "registry"):
+            self._to_store(output)
+            if output.type == "registry" or output.flag("push"):
+                self._push(output)
+        elif output.type in ("oci", "docker"):
+            self._archive(output)
+        elif output.type in ("local", "tar"):
+            self._rootfs(output)
 
     # -- each kind
 
     def _to_store(self, output: Output) -> None:
-        assembled = self._assemble(output)
+        root = self._export(output).root
         names = self._names(output)
-        with telling(
-            self._sink, f"naming {assembled.manifest.digest}", "naming to " + (", ".join(names) or "the store")
-        ):
-            descriptor = assembled.manifest
+        with telling(self._sink, f"naming {root.digest}", "naming to " + (", ".join(names) or "the store")):
             # Without a name it is known by its digest, until the next prune.
-            stored = dict.fromkeys(names or (descriptor.digest,), descriptor.digest)
+            stored = dict.fromkeys(names or (root.digest,), root.digest)
             for name in stored:
-                self._store.images.put(name, descriptor.digest, descriptor.media_type, descriptor.size)
-        self._done = msgspec.structs.replace(self._done, stored={**self._done.stored, **stored})
+                self._store.images.put(name, root.digest, root.media_type, root.size)
+        self._note(stored={**self.done.stored, **stored})
 
     def _push(self, output: Output) -> None:
         from shiplap.api.transfer import push_names
@@ -124,75 +158,107 @@ class _Delivery:
             raise UsageError(
                 "tag is needed when pushing to registry", code="push-without-tag", hint="add -t REGISTRY/NAME:TAG"
             )
-        digest = self._assemble(output).manifest.digest
+        digest = self._export(output).root.digest
         push_names(self._store, self._settings, self._sink, names, digest, self._cancel)
 
     def _archive(self, output: Output) -> None:
-        assembled = self._assemble(output)
+        root = self._export(output).root
         as_directory = not output.flag("tar", True)
         title = f"exporting to {output.type} image format"
         with telling(self._sink, f"{output.type} {output.dest}", title):
             created = format_time(self._epoch if self._epoch is not None else int(now()))
-            files = layout_files(self._store, assembled.manifest, self._names(output), created, output.type == "docker")
+            files = layout_files(self._store, root, self._names(output), created, output.type == "docker")
             if as_directory:
                 write_layout(self._store, files, Path(output.dest))
             else:
                 self._to_file(output.dest, lambda out: write_archive(self._store, files, out))
                 archive = (os.path.abspath(output.dest), tuple(archive_pieces(self._store, files)))
-                self._done = msgspec.structs.replace(self._done, archives=(*self._done.archives, archive))
+                self._note(archives=(*self.done.archives, archive))
         self._wrote(output.dest)
 
     def _rootfs(self, output: Output) -> None:
-        from shiplap.export.rootfs import write_rootfs, write_rootfs_tar
+        from shiplap.export.rootfs import folders, write_rootfs, write_rootfs_tar
 
         title = "exporting to client " + ("directory" if output.type == "local" else "tarball")
-        with telling(self._sink, f"{output.type} {output.dest}", title), self._tree() as tree:
+        with telling(self._sink, f"{output.type} {output.dest}", title), ExitStack() as held:
+            trees = {built.platform: held.enter_context(self._tree(built)) for built in self._built}
+            parts = folders(trees, output.flag("platform-split", len(self._built) > 1))
             if output.type == "local":
-                write_rootfs(tree, Path(output.dest), self._epoch, self._check)
+                write_rootfs(parts, Path(output.dest), self._epoch, self._check)
             else:
-                self._to_file(output.dest, lambda out: write_rootfs_tar(tree, out, self._epoch, self._check))
+                self._to_file(output.dest, lambda out: write_rootfs_tar(parts, out, self._epoch, self._check))
         self._wrote(output.dest)
 
     # -- what they share
 
-    def _assemble(self, output: Output) -> Assembled:
-        level = output.attributes.get("compression-level", "")
-        if level and not level.lstrip("-").isdigit():
-            raise UsageError(f"compression-level must be a number, not {level!r}", code="invalid-compression")
-        packing = Packing(
-            compression=output.attributes.get("compression", "gzip"),
-            level=int(level) if level else None,
-            force=output.flag("force-compression"),
-            docker_types=not output.flag("oci-mediatypes", True),
-        )
-        if packing not in self._images:
+    def _export(self, output: Output) -> Exported:
+        """The image, or images and their index, packed and annotated as ``output`` wants it: each way once."""
+        packing = _packing(output)
+        annotations = read_annotations(self._request.annotations, output.attributes)
+        way = (packing, annotations)
+        if way not in self._exported:
+            several = len(self._built) > 1
             with telling(self._sink, f"exporting {packing.profile}", "exporting layers"):
-                self._images[packing] = assemble(
-                    self._store, self._snapshot, self._plan.config, packing, epoch=self._epoch, check=self._check
-                )
-            # ``shiplap run`` finds the files here, instead of unpacking the image that was packed from them.
-            self._store.results.put(
-                built_key(self._images[packing].manifest.digest), Result(self._snapshot, ""), {}, "image"
-            )
-        assembled = self._images[packing]
-        if not self._done.digest:
-            self._done = msgspec.structs.replace(
-                self._done,
-                digest=assembled.manifest.digest,
-                config_digest=assembled.config,
-                size=assembled.manifest.size,
-                image_size=assembled.size,
-                media_type=assembled.manifest.media_type,
-                names=self._names(output),
-            )
+                images = tuple(self._assemble(built, packing, annotations) for built in self._built)
+                root = self._index(images, packing, annotations) if several else images[0].manifest
+            self._exported[way] = Exported(root, images)
+        exported = self._exported[way]
+        if not self.done.digest:
+            self._describe(exported, self._names(output))
+        return exported
+
+    def _assemble(self, built: Built, packing: Packing, annotations: Annotations) -> Assembled:
+        assembled = assemble(
+            self._store,
+            built.snapshot,
+            built.plan.config,
+            packing,
+            epoch=built.plan.epoch,
+            annotations=annotations.of_image("manifest", built.platform),
+            descriptor_annotations=annotations.of_image("manifest-descriptor", built.platform),
+            check=self._check,
+        )
+        # ``shiplap run`` finds the files here, instead of unpacking the image that was packed from them.
+        key = built_key(assembled.manifest.digest)
+        self._store.results.put(key, SolvedResult(built.snapshot, ""), {}, "image")
         return assembled
+
+    def _index(self, images: Sequence[Assembled], packing: Packing, annotations: Annotations) -> Descriptor:
+        from shiplap.export.index import write_index
+
+        return write_index(
+            self._store,
+            [image.manifest for image in images],
+            docker_types=packing.docker_types,
+            annotations=annotations.of_index("index"),
+            descriptor_annotations=annotations.of_index("index-descriptor"),
+        )
+
+    def _describe(self, exported: Exported, names: tuple[str, ...]) -> None:
+        root, images = exported.root, exported.images
+        self._note(
+            digest=root.digest,
+            config_digest=images[0].config if len(images) == 1 else "",
+            size=root.size,
+            image_size=sum({image.manifest.digest: image.size for image in images}.values()),
+            media_type=root.media_type,
+            annotations=root.annotations,
+            images=tuple(
+                ImageResult(str(built.platform), image.manifest.digest, image.config, image.size)
+                for built, image in zip(self._built, images, strict=True)
+            ),
+            names=names,
+        )
+
+    def _note(self, **changes: Any) -> None:
+        self.done = msgspec.structs.replace(self.done, **changes)
 
     def _names(self, output: Output) -> tuple[str, ...]:
         named = [name for name in output.attributes.get("name", "").split(",") if name]
         return tuple(dict.fromkeys(str(parse_reference(name)) for name in (*named, *self._request.tags)))
 
-    def _tree(self) -> Tree:
-        return self._store.snapshots.tree(self._snapshot) if self._snapshot != EMPTY else Tree(())
+    def _tree(self, built: Built) -> Tree:
+        return self._store.snapshots.tree(built.snapshot) if built.snapshot != EMPTY else Tree(())
 
     def _to_file(self, dest: str, write: Callable[[BinaryIO], None]) -> None:
         if dest == "-":
@@ -218,4 +284,16 @@ class _Delivery:
             ) from None
 
     def _wrote(self, dest: str) -> None:
-        self._done = msgspec.structs.replace(self._done, written=(*self._done.written, dest))
+        self._note(written=(*self.done.written, dest))
+
+
+def _packing(output: Output) -> Packing:
+    level = output.attributes.get("compression-level", "")
+    if level and not level.lstrip("-").isdigit():
+        raise UsageError(f"compression-level must be a number, not {level!r}", code="invalid-compression")
+    return Packing(
+        compression=output.attributes.get("compression", "gzip"),
+        level=int(level) if level else None,
+        force=output.flag("force-compression"),
+        docker_types=not output.flag("oci-mediatypes", True),
+    )

@@ -17,7 +17,8 @@ class Output(msgspec.Struct, frozen=True):
     """Where a result goes. ``type``: image (shiplap's own store), oci, docker, local, tar, registry, cacheonly.
 
     ``dest``: a path, ``-`` for standard output (oci, docker, tar). ``attributes``: ``name``, ``push``, ``tar``,
-    ``compression``, ``compression-level``, ``force-compression``, ``oci-mediatypes``.
+    ``compression``, ``compression-level``, ``force-compression``, ``oci-mediatypes``, ``platform-split``,
+    ``annotation[-LEVEL][[PLATFORM]].KEY``.
     """
 
     type: str = "image"
@@ -128,7 +129,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     build_args: Mapping[str, str | None] = {}
     """A value of None takes that of the environment, if it has one."""
     labels: Mapping[str, str] = {}
-    platform: str = ""
+    annotations: tuple[str, ...] = ()
+    """``[LEVEL[[PLATFORM]],…:]KEY=VALUE``; LEVEL: manifest (the default), index, manifest-descriptor, index-descriptor."""
+    platform: str | tuple[str, ...] = ""
+    """``os/architecture[/variant]``; several, with commas or as a tuple, make one image for each, under an index."""
     secrets: tuple[Secret, ...] = ()
     ssh: Mapping[str, str] = {}
     outputs: tuple[Output, ...] = ()
@@ -158,6 +162,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             parsed = tuple(Output.parse(output) if isinstance(output, str) else output for output in self.outputs)
             msgspec.structs.force_setattr(self, "outputs", parsed)
 
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """The platforms asked for, in order; none: this machine's."""
+        given = (self.platform,) if isinstance(self.platform, str) else self.platform
+        return tuple(name.strip() for text in given for name in text.split(",") if name.strip())
+
 
 class StageResult(msgspec.Struct, frozen=True):
     """A stage of the Dockerfile; ``needed``: the target reaches it, so it was built or found in the cache."""
@@ -167,17 +177,32 @@ class StageResult(msgspec.Struct, frozen=True):
     needed: bool
 
 
+class ImageResult(msgspec.Struct, frozen=True):
+    """The image for one platform. ``digest`` is its manifest's; ``size``: bytes of config and layers as they are packed."""
+
+    platform: str
+    digest: str
+    config_digest: str
+    size: int
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What a build gave. ``digest`` is that of the manifest, empty if no image was asked for; times in seconds."""
+    """What a build gave. ``digest`` is that of the manifest or index, empty if no image was asked for; times in seconds."""
 
     digest: str = ""
     config_digest: str = ""
+    """Of the one image; empty if there are several."""
     size: int = 0
-    """Bytes of the manifest."""
+    """Bytes of the manifest or index."""
     image_size: int = 0
-    """Bytes of the config and the layers, as they are packed."""
+    """Bytes of the configs and the layers, as they are packed."""
     media_type: str = ""
+    annotations: Mapping[str, str] = {}
+    """Those of the descriptor that points to the manifest or index."""
     platform: str = ""
+    """Several with commas between."""
+    images: tuple[ImageResult, ...] = ()
+    """One for each platform, in the order asked for."""
     names: tuple[str, ...] = ()
     stages: tuple[StageResult, ...] = ()
     steps_run: tuple[str, ...] = ()

@@ -47,7 +47,19 @@ def parser(name: str = "build") -> Parser:
     add("--target", default="", metavar="STAGE", help="the stage to build (default: the last)")
     add("--build-arg", action="append", metavar="K=V", help="value of an ARG; K alone takes it from the environment")
     add("--label", action="append", metavar="K=V", help="a label of the image")
-    add("--platform", default="", metavar="P", help="os/architecture[/variant] of the result")
+    add(
+        "--annotation",
+        action="append",
+        metavar="[WHERE:]K=V",
+        help="an annotation of the manifest, or WHERE: manifest, index, manifest-descriptor, index-descriptor, each "
+        "with [PLATFORM]",
+    )
+    add(
+        "--platform",
+        action="append",
+        metavar="P[,P]",
+        help="os/architecture[/variant] of the result; several make an image for each and an index of them",
+    )
     add("--secret", action="append", metavar="id=,src=|env=", help="a secret for RUN --mount=type=secret")
     add("--ssh", action="append", metavar="default|ID[=SOCKET]", help="an agent socket for RUN --mount=type=ssh")
     add(
@@ -161,7 +173,8 @@ def _request(options: argparse.Namespace, settings: Settings) -> Any:
         tags=tuple(options.tag or ()),
         build_args=arguments,
         labels=pairs([t if "=" in t else f"{t}=" for t in options.label or ()], "--label"),
-        platform=_one_platform(options.platform),
+        platform=tuple(options.platform or ()),
+        annotations=tuple(options.annotation or ()),
         secrets=tuple(Secret.parse(text) for text in options.secret or ()),
         ssh=dict(_ssh(text, settings) for text in options.ssh or ()),
         outputs=tuple(Output.parse(text) for text in options.output or ()),
@@ -179,16 +192,6 @@ def _request(options: argparse.Namespace, settings: Settings) -> Any:
         root=options.root,
         max_used_space=parse_size(options.max_used_space, "--max-used-space"),
     )
-
-
-def _one_platform(text: str) -> str:
-    if "," in text:
-        raise UsageError(
-            "several platforms in one build are not supported yet",
-            code="several-platforms",
-            hint="build them one by one",
-        )
-    return text
 
 
 def _ssh(text: str, settings: Settings) -> tuple[str, str]:
@@ -235,6 +238,7 @@ def _write_files(options: argparse.Namespace, result: Any) -> None:
                     "mediaType": result.media_type,
                     "digest": result.digest,
                     "size": result.size,
+                    **({"annotations": dict(result.annotations)} if result.annotations else {}),
                 },
                 "containerimage.digest": result.digest,
                 "image.name": ",".join(result.names),

@@ -71,9 +71,13 @@ def assemble(
     packing: Packing,
     *,
     epoch: int | None = None,
+    annotations: dict[str, str] | None = None,
+    descriptor_annotations: dict[str, str] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Assembled:
     """Write the image whose file system is ``snapshot`` (EMPTY: none) and whose config is ``config``.
+
+    ``annotations`` are the manifest's, ``descriptor_annotations`` those of what points to it.
 
     ``config.history`` has entries without a time for what this build made; they are dated here, as BuildKit does.
     """
@@ -95,10 +99,15 @@ def assemble(
         media_type=kind(media_types.OCI_MANIFEST),
         config=Descriptor(kind(media_types.OCI_CONFIG), store.blobs.write(raw_config), len(raw_config)),
         layers=tuple(Descriptor(kind(blob.media_type), blob.digest, blob.size) for _, blob in layers),
+        annotations=annotations or {},
     )
     raw = encode_manifest(manifest)
     descriptor = Descriptor(
-        manifest.media_type, store.blobs.write(raw), len(raw), platform=platform_fields(finished.platform)
+        manifest.media_type,
+        store.blobs.write(raw),
+        len(raw),
+        annotations=descriptor_annotations or {},
+        platform=platform_fields(finished.platform),
     )
     size = manifest.config.size + sum(layer.size for layer in manifest.layers)
     return Assembled(descriptor, manifest.config.digest, len(layers), size)

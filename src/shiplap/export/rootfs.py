@@ -5,43 +5,88 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from shiplap.errors import ExportError
 from shiplap.layers import header as tar
+from shiplap.layers.header import Header
 from shiplap.layers.pack import tree_members
+from shiplap.oci.platform import Platform
 from shiplap.trees.entry import Entry
 from shiplap.trees.tree import Directory, Tree
 
 
-def write_rootfs_tar(tree: Tree, out: BinaryIO, epoch: int | None, check: Callable[[], None]) -> None:
-    """Write the whole of ``tree`` as a tar; owners are kept, times are clamped to ``epoch`` (seconds)."""
-    for piece in tree_members(tree, epoch, check):
-        out.write(piece)
+class Folder(NamedTuple):
+    """The tree of one platform, and the directory of the output that it belongs in ("": the output itself)."""
+
+    name: str
+    platform: Platform
+    tree: Tree
+
+
+def folders(trees: Mapping[Platform, Tree], split: bool) -> list[Folder]:
+    """Where the tree of each platform goes; ``split``: to a folder of its own, ``linux_arm_v7``.
+
+    Raises ExportError (platforms-clash) if they are not split and hold the same file.
+    """
+    parts = [
+        Folder(str(platform).replace("/", "_") if split else "", platform, tree) for platform, tree in trees.items()
+    ]
+    if not split:
+        for number, later in enumerate(parts):
+            for earlier in parts[:number]:
+                _refuse_clash(earlier, later, earlier.tree.root(), later.tree.root())
+    return parts
+
+
+def _refuse_clash(earlier: Folder, later: Folder, before: Directory, after: Directory) -> None:
+    for entry in after.entries():
+        there = before.lookup(entry.name)
+        if there is None:
+            continue
+        if not (there.is_dir and entry.is_dir):
+            raise ExportError(
+                f"cannot overwrite {after.where(entry.name)} from {earlier.platform} with {later.platform}"
+                " when split option is disabled",
+                code="platforms-clash",
+                hint="leave out platform-split=false",
+            )
+        with closing(before.child(there)) as lower, closing(after.child(entry)) as upper:
+            _refuse_clash(earlier, later, lower, upper)
+
+
+def write_rootfs_tar(parts: Sequence[Folder], out: BinaryIO, epoch: int | None, check: Callable[[], None]) -> None:
+    """Write the whole of each tree to a tar; owners are kept, times are clamped to ``epoch`` (seconds)."""
+    for name, _, tree in parts:
+        if name:
+            out.write(tar.encode_header(Header(f"{name}/", tar.DIRECTORY, 0o755)))
+        for piece in tree_members(tree, epoch, check, below=f"{name}/" if name else ""):
+            out.write(piece)
     out.write(tar.END)
 
 
-def write_rootfs(tree: Tree, directory: Path, epoch: int | None, check: Callable[[], None]) -> None:
-    """Write ``tree`` into ``directory``, owned by the caller; what is there stays unless it has the same name.
+def write_rootfs(parts: Sequence[Folder], directory: Path, epoch: int | None, check: Callable[[], None]) -> None:
+    """Write each tree into ``directory``, owned by the caller; what is there stays unless it has the same name.
 
     Devices and FIFOs are left out (a plain user cannot make the former), as are sockets. A link that is already there
     is replaced, never followed: ``directory`` may hold links of an earlier image.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for name, _, tree in parts:
+            (directory / name).mkdir(parents=True, exist_ok=True)
+            fd = os.open(directory / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if name else 0))
+            try:
+                _Writer(epoch, check).write(tree.root(), fd)
+            finally:
+                os.close(fd)
     except OSError as error:
+        place = directory if error.filename is None else error.filename
         raise ExportError(
-            f"cannot write to {directory}: {error.strerror}", code="cannot-write", hint="choose another dest="
+            f"cannot write to {place}: {error.strerror or error}", code="cannot-write", hint="choose another dest="
         ) from None
-    try:
-        _Writer(epoch, check).write(tree.root(), fd)
-    except OSError as error:
-        raise ExportError(f"cannot write to {directory}: {error}", code="cannot-write") from None
-    finally:
-        os.close(fd)
 
 
 class _Writer:

@@ -113,10 +113,15 @@ def _data(directory: Directory, entry: Entry) -> Iterator[bytes]:
 
 
 def tree_members(
-    tree: Tree, clamp: int | None = None, check: Callable[[], None] = lambda: None, root_of: int | None = None
+    tree: Tree,
+    clamp: int | None = None,
+    check: Callable[[], None] = lambda: None,
+    root_of: int | None = None,
+    below: str = "",
 ) -> Iterator[bytes]:
     """The tar pieces of a whole tree, merged: what ``--output type=tar`` writes. ``clamp``: latest mtime (s).
 
+    ``below``: what every name begins with.
     ``root_of``: a user id whose files become root's (those of the user who puts a root file system together).
     """
     names: dict[tuple[int, int], str] = {}
@@ -126,7 +131,7 @@ def tree_members(
         for entry in directory.entries():
             if entry.uid == root_of:
                 entry = msgspec.structs.replace(entry, uid=0, gid=0)
-            yield from entry_members(directory, entry, directory.where(entry.name), names, clamp)
+            yield from entry_members(directory, entry, below + directory.where(entry.name), names, clamp)
             if entry.is_dir:
                 child = directory.child(entry)
                 try:
