@@ -25,6 +25,7 @@ from shiplap.errors import Interrupted, ShiplapError, StepError, StoreError, Usa
 from shiplap.events.facts import BuildFinished, BuildStarted, Sink, Warned
 from shiplap.events.record import Record
 from shiplap.ops.driver import Driver
+from shiplap.ops.foreign import check_platforms
 from shiplap.ops.workbench import LocalContext, Workbench
 from shiplap.settings import Settings, load
 from shiplap.settings.network import Network
@@ -236,6 +237,7 @@ class _Build:
         bench.epoch = plans[0].epoch
         targets = [node for plan in plans for node in (*plan.also, plan.target) if node is not None]
         parallel = request.parallel or max(16, 4 * (os.cpu_count() or 1))
+        check_platforms(targets, bench)
         self._driver = Driver(targets, bench, 1 if planning.every_stage else parallel)
         self._driver.solve()
         return [Built(plan, self._driver.result(plan.target) if plan.target is not None else EMPTY) for plan in plans]

@@ -13,6 +13,7 @@ from shiplap.events.facts import Sink
 from shiplap.graph.operations import ImageSource
 from shiplap.oci.config import DEFAULT_PATH
 from shiplap.ops.accounts import Accounts
+from shiplap.ops.foreign import emulator_for
 from shiplap.ops.image import make_image
 from shiplap.ops.rootfs import step_root
 from shiplap.ops.workbench import Workbench
@@ -47,6 +48,7 @@ def run_image(
         config = resolved.config.config
         runtime = runtime_for(isolation, settings)
         bench = Workbench(store=store, runtime=runtime, images=_AtHome(), sink=sink, cancel=cancel or threading.Event())
+        bench.programs = settings.helper_path
         built = store.results.get(built_key(resolved.digest))
         if built is not None and (built.snapshot == EMPTY or store.snapshots.whole(built.snapshot)):
             snapshot = built.snapshot
@@ -76,6 +78,7 @@ def run_image(
                 mounts=tuple(_volume(volume) for volume in volumes),
                 hostname=resolved.digest.partition(":")[2][:12],
                 network=network,
+                emulator=emulator_for(str(resolved.config.platform), bench),
             )
             return runtime().run(spec, output, bench.cancel).code
 

@@ -109,6 +109,20 @@ class Driver:
         if fault is not None:
             raise fault
 
+    def unmade(self) -> list[Node]:
+        """Nodes that ``solve`` would make, as far as the cache and the contexts tell without anything being made."""
+        todo = deque(self._solver.start())
+        while todo:
+            instruction = todo.popleft()
+            if isinstance(instruction, Look):
+                todo.extend(self._solver.looked(instruction.node, self._known(instruction.key.digest)))
+            elif isinstance(instruction, Digest):
+                contents = {number: self._digest(instruction.node, number) for number in instruction.inputs}
+                todo.extend(self._solver.digested(instruction.node, contents))
+            elif isinstance(instruction.node.operation, LocalSource):
+                todo.extend(self._solver.executed(instruction.node, LIVE))
+        return self._solver.missing
+
     def result(self, node: Node) -> str:
         """The snapshot of ``node``, which must be a target."""
         return self._solver.result(node)

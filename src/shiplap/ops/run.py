@@ -15,6 +15,7 @@ from shiplap.graph.node import Node
 from shiplap.graph.operations import NO_INPUT, Mount, Run
 from shiplap.ops.accounts import Accounts
 from shiplap.ops.agent import relay
+from shiplap.ops.foreign import emulator_for
 from shiplap.ops.rootfs import spare_copy, step_root
 from shiplap.ops.workbench import Workbench
 from shiplap.sandbox.spec import ProcessSpec, StepMount
@@ -67,6 +68,7 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
             shm_size=operation.shm_size,
             ulimits=dict(_ulimit(text) for text in operation.ulimits),
             owners=root.owners,
+            emulator=emulator_for(operation.platform, bench),
         )
         if operation.network == "default":
             _tell_network(bench)

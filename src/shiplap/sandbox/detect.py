@@ -1,7 +1,7 @@
 """The runtime to use here, found by trying.
 
 Versions and settings lie: a runtime that is installed may refuse the machine's cgroups, a kernel that has overlay may
-refuse it on this disk. So each candidate runs one step, a program of 130 bytes, and the answer is kept for the process.
+refuse it on this disk. So each candidate runs one step, a program of some 130 bytes, and the answer is kept for the process.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pathlib import Path
 from threading import Event, Lock
 
 from shiplap.errors import SandboxError, ShiplapError, UsageError
+from shiplap.oci.platform import native_platform
 from shiplap.sandbox import elf
 from shiplap.sandbox.native import NativeRuntime
 from shiplap.sandbox.oci_runtime import OciRuntime, ways
-from shiplap.sandbox.spec import ProcessSpec, Rootfs, Runtime
+from shiplap.sandbox.spec import Emulator, ProcessSpec, Rootfs, Runtime
 from shiplap.sandbox.userns import current, refusal
 
 PROGRAMS = ("runc", "crun")
@@ -117,13 +118,14 @@ def _first_that_runs(what: str, scratch: str, snapshots: str) -> Trial:
     return failed
 
 
-def probe(runtime: Runtime, scratch: str = "") -> Trial:
-    """Run one tiny step. Leaves nothing in ``scratch``."""
+def probe(runtime: Runtime, scratch: str = "", architecture: str = "", emulator: Emulator | None = None) -> Trial:
+    """Run one tiny step, of a foreign ``architecture`` if it is given. Leaves nothing in ``scratch``."""
     said: list[bytes] = []
+    architecture = architecture or native_platform().architecture
     try:
-        program = elf.exiting(os.uname().machine, _EXPECTED)
+        program = elf.exiting(architecture, _EXPECTED)
     except KeyError:
-        return Trial(code="no-probe", reason=f"no probe for {os.uname().machine}")
+        return Trial(code="no-probe", reason=f"no probe for {architecture}")
     try:
         with tempfile.TemporaryDirectory(prefix="shiplap-probe-", dir=scratch or None) as directory:
             lower, upper, work = (os.path.join(directory, name) for name in ("lower", "upper", "work"))
@@ -133,7 +135,7 @@ def probe(runtime: Runtime, scratch: str = "") -> Trial:
             file.write_bytes(program)
             file.chmod(0o755)
             rootfs = Rootfs((lower,) if runtime.overlay else (), upper, work)
-            spec = ProcessSpec(("/probe",), ("PATH=/",), "/", rootfs)
+            spec = ProcessSpec(("/probe",), ("PATH=/",), "/", rootfs, emulator=emulator)
             status = runtime.run(spec, lambda _, data: said.append(data), Event())
     except ShiplapError as error:
         return Trial(code=error.code, reason=error.message, fix=error.hint or "")

@@ -23,6 +23,7 @@ TYPE_CHECKING = False  # see mounts.py
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from shiplap.sandbox.binfmt import Emulation
     from shiplap.sandbox.ledger import Ledger
     from shiplap.sandbox.step import Facts, Request
     from shiplap.sandbox.supervisor import Supervisor
@@ -61,6 +62,7 @@ class _Keeper:
         self._failure: tuple[str, str, str] | None = None
         self._ledger: Ledger | None = None
         self._supervisor: Supervisor | None = None
+        self._emulation: Emulation | None = None
 
     def run(self, stdout: int, stderr: int) -> tuple[object, ...]:
         request, facts = self._request, self._facts
@@ -71,6 +73,7 @@ class _Keeper:
             raise Refused("work-not-empty", f"overlay's work directory {request['work']} has been used before")
         os.umask(0)
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.nofile[1], facts.nofile[1]))
+        self._emulate()  # in a process that must not be the first of the new pid namespace
         linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWPID)
         linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
         os.mkdir(scratch(request), 0o700)
@@ -93,12 +96,25 @@ class _Keeper:
             unmake(root, self._made)
             os.close(root)
             os.close(upper)
+            if self._emulation is not None:
+                self._emulation.close()
             _unmount(request["upper"])
             if request["runtime"] is not None and request["runtime"]["delete"]:
                 _delete_container(request["runtime"]["delete"])
         if self._failure is not None:
             return ("error", *self._failure)
         return ("exit", code, memory, owners)
+
+    def _emulate(self) -> None:
+        """Make the user namespace in which the step's emulator is known, if it needs one. In there nobody may make a
+        device, so the calls that do are heard."""
+        request, facts = self._request, self._facts
+        if request["emulator"] is not None:
+            from shiplap.sandbox import binfmt, seccomp
+
+            self._emulation = binfmt.emulate(**request["emulator"])
+            if not facts.heard and seccomp.listens(facts.machine):
+                facts.heard = seccomp.listening_filter(facts.machine, False)
 
     def _keep_owners(self, root: int) -> None:
         """Begin the ledger of what this kernel would refuse, if it lets us hear of it."""
@@ -129,7 +145,8 @@ class _Keeper:
         pid = os.fork()
         if pid == 0:
             heard = theirs.fileno() if theirs is not None else -1
-            first_process(self._request, self._facts, stdout, stderr, write, heard, self._network)
+            namespace = self._emulation.namespace if self._emulation is not None else -1
+            first_process(self._request, self._facts, stdout, stderr, write, heard, self._network, namespace)
         os.close(write)
         os.close(stdout)
         os.close(stderr)

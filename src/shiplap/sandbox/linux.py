@@ -43,9 +43,14 @@ _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
 _OPEN_TREE_CLONE = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 0x04
+_FSCONFIG_CMD_CREATE = 6
+_CLOEXEC = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _NR_OPEN_TREE = 428
 _NR_MOVE_MOUNT = 429
+_NR_FSOPEN = 430
+_NR_FSCONFIG = 431
+_NR_FSMOUNT = 432
 _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
 _NR_SECCOMP = {"x86_64": 317, "aarch64": 277}
@@ -205,6 +210,17 @@ def open_tree(fd: int) -> int:
     empty = ctypes.create_string_buffer(b"")
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH | _AT_RECURSIVE
     return _syscall("open_tree", _NR_OPEN_TREE, fd, ctypes.addressof(empty), flags)
+
+
+def mount_detached(kind: str) -> int:
+    """A file system of this kind that is mounted nowhere, and goes with its descriptor (Linux 5.2)."""
+    name = ctypes.create_string_buffer(os.fsencode(kind))
+    context = _syscall(f"fsopen {kind}", _NR_FSOPEN, ctypes.addressof(name), _CLOEXEC)
+    try:
+        _syscall(f"fsconfig {kind}", _NR_FSCONFIG, context, _FSCONFIG_CMD_CREATE)
+        return _syscall(f"fsmount {kind}", _NR_FSMOUNT, context, _CLOEXEC, ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
+    finally:
+        os.close(context)
 
 
 def mount_setattr(fd: int, attributes: int) -> None:

@@ -72,6 +72,10 @@ class OciRuntime:
 
     def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:
         """See ``Runtime.run``."""
+        if spec.emulator is not None:
+            # It would have to be called inside the step's user namespace, where it has no power over the others.
+            what = f"{os.path.basename(self.program)} cannot give a step an emulator of its own"
+            raise SandboxError(what, code="no-binfmt", hint="use --isolation native")
         ids = current()
         outlet = self._helper.outlet() if spec.network == "default" else None
         asked = request(spec, ids, outlet is not None and outlet.descriptor >= 0)

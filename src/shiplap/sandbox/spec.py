@@ -64,6 +64,17 @@ class StepMount:
 
 
 @dataclass(frozen=True, slots=True)
+class Emulator:
+    """What runs foreign programs in a step: the static executable ``program`` of the machine, for files that begin with
+    ``magic`` where ``mask`` has bits set (binfmt_misc(7)), called as ``flags`` say."""
+
+    program: str
+    magic: bytes
+    mask: bytes
+    flags: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessSpec:
     """One process of a build step. Everything it may see is here; nothing is inherited from the builder."""
 
@@ -90,6 +101,8 @@ class ProcessSpec:
     """Name as in ``ulimit`` of docker (``nofile``), soft and hard."""
     owners: Mapping[str, FileOwner] = field(default_factory=dict)
     """What is on record for paths of the root (relative, without links), as ``ExitStatus.owners`` gives it."""
+    emulator: Emulator | None = None
+    """For programs that neither the processor nor an emulator of the machine's own runs. ``native`` only."""
     dns: str = ""
     """Content of /etc/resolv.conf; empty = the machine's own, cleaned of what cannot be reached."""
 

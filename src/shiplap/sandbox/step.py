@@ -30,6 +30,8 @@ _REPORT = 3
 """Descriptor on which the process tells its keeper what it made, and why it failed; exec closes it."""
 _HEARD = 4
 """Descriptor on which it hands the keeper the listener of its calls, if there is to be one; exec closes it."""
+_EMULATION = 5
+"""Descriptor of the user namespace in which a step's emulator is known; exec closes it."""
 SCRATCH = "scratch"
 
 
@@ -103,24 +105,32 @@ def spare(request: Request, index: int, name: str = "") -> str:
 
 
 def first_process(
-    request: Request, facts: Facts, stdout: int, stderr: int, report: int, heard: int, network: int
+    request: Request,
+    facts: Facts,
+    stdout: int,
+    stderr: int,
+    report: int,
+    heard: int,
+    network: int,
+    emulation: int,
 ) -> NoReturn:
     """The forked child: becomes the step's process, or reports why not. ``heard``: -1, or a socket for the listener;
-    ``network``: -1, or the namespace to join."""
+    ``network``: -1, or the namespace to join; ``emulation``: -1, or the user namespace to exec in."""
     try:
         # Above everything that dup2 will overwrite.
         stdout, stderr, report = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (stdout, stderr, report))
-        heard = fcntl.fcntl(heard, fcntl.F_DUPFD_CLOEXEC, 16) if heard >= 0 else -1
+        wanted = ((_HEARD, heard), (_EMULATION, emulation))
+        kept = [(number, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16)) for number, fd in wanted if fd >= 0]
         os.dup2(report, _REPORT, inheritable=False)
-        if heard >= 0:
-            os.dup2(heard, _HEARD, inheritable=False)
+        for number, fd in kept:
+            os.dup2(fd, number, inheritable=False)
         linux.die_with_parent(_signal.SIGKILL)
         os.setsid()
         if request["network"] == "isolated":
             linux.setns(network, linux.CLONE_NEWNET)
         if request["runtime"] is None:
             _enter_root(request, facts)
-            _take_stdio(stdout, stderr, (request["uid"], request["gid"]), heard >= 0)
+            _take_stdio(stdout, stderr, (request["uid"], request["gid"]), [number for number, _ in kept])
             _become(request, facts, heard >= 0)
         else:
             _hand_over(request, facts, stdout, stderr, heard >= 0)
@@ -191,10 +201,8 @@ def _tell(places: list[Place]) -> None:
         place.close()
 
 
-def _take_stdio(stdout: int, stderr: int, owner: tuple[int, int], heard: bool) -> None:
-    """Descriptors 0 to 2 of the step, and nothing else but the report (and, if it is ``heard``, that socket), which close
-    at exec.
-    """
+def _take_stdio(stdout: int, stderr: int, owner: tuple[int, int], kept: list[int]) -> None:
+    """Descriptors 0 to 2 of the step, and nothing else but the report and those ``kept``, which close at exec."""
     null = os.open("/dev/null", os.O_RDONLY)
     for fd, number in ((null, 0), (stdout, 1), (stderr, 2)):
         os.dup2(fd, number)
@@ -203,7 +211,10 @@ def _take_stdio(stdout: int, stderr: int, owner: tuple[int, int], heard: bool) -
             os.fchown(number, *owner)  # so that a USER may open /dev/stdout
         except OSError:
             pass
-    os.closerange(_HEARD + heard, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    for number in (_HEARD, _EMULATION):
+        if number not in kept:
+            os.closerange(number, number + 1)
+    os.closerange(_EMULATION + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     for number in range(1, 65):
         try:
             _signal.signal(number, _signal.SIG_DFL)  # Python ignores SIGPIPE, and exec keeps what is ignored
@@ -233,6 +244,10 @@ def _become(request: Request, facts: Facts, heard: bool) -> NoReturn:
     except OSError:
         pass  # no keyrings here, or the quota of the user is full: nothing is shared that was not before
     insecure = request["insecure"]
+    if request["emulator"] is not None:
+        from shiplap.sandbox import binfmt
+
+        binfmt.enter(_EMULATION, mounts=insecure)
     everything = linux.capabilities()[1]
     granted = everything if insecure else profile.CAPABILITY_MASK & everything
     if not insecure:
@@ -313,7 +328,7 @@ def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int, heard: 
     inside = mounts.Inside(root, scratch(request), facts.userns, request["insecure"], covered=("dev", "sys"))
     _step_mounts(inside, request)
     os.chdir(runtime["bundle"])
-    _take_stdio(stdout, stderr, (request["uid"], request["gid"]), heard)
+    _take_stdio(stdout, stderr, (request["uid"], request["gid"]), [_HEARD] if heard else [])
     resource.setrlimit(resource.RLIMIT_NOFILE, facts.nofile)
     if heard:
         _be_heard(facts)

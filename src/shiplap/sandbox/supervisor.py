@@ -314,6 +314,8 @@ class Supervisor:
             if node:
                 if who[0][EFFECTIVE] != 0:
                     return -errno.EPERM
+                if self._makes_nodes(leaf, kind | permissions, rdev, fd):
+                    return 0
                 os.close(os.open(leaf, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, permissions, dir_fd=fd))
                 self._born(who, parent, fd, leaf, kind, os.makedev(*_split(rdev)))
                 return 0
@@ -327,6 +329,14 @@ class Supervisor:
         finally:
             os.close(fd)
         return 0
+
+    def _makes_nodes(self, leaf: bytes, mode: int, rdev: int, directory: int) -> bool:
+        """Make a device node, if we are the machine's root, and only the step is in a user namespace (binfmt.py)."""
+        try:
+            os.mknod(leaf, mode, os.makedev(*_split(rdev)), dir_fd=directory)
+        except PermissionError:
+            return False
+        return True
 
     def _open_how(self, pid: int, arguments: Arguments) -> int | None:
         flags, mode, resolve = struct.unpack("<QQQ", self._memory.read(pid, arguments[2], 24))

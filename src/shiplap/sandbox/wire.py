@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import posixpath
 from pathlib import Path
@@ -60,6 +61,7 @@ def request(spec: ProcessSpec, ids: IdMap, outlet: bool = False) -> dict[str, An
         "ulimits": {name: tuple(pair) for name, pair in spec.ulimits.items()},
         "hosts": hosts(spec.hostname, spec.extra_hosts).encode(),
         "resolv": (spec.dns or resolvers(network)).encode(),
+        "emulator": dataclasses.asdict(spec.emulator) if spec.emulator is not None else None,
         "runtime": None,
     }
 

@@ -121,6 +121,11 @@ class Solver:
         """True when every target has a result."""
         return all(self._tasks[digest].result is not None for digest in self._targets)
 
+    @property
+    def missing(self) -> list[Node]:
+        """Nodes whose results are needed, as far as is known by now, and not there yet."""
+        return [task.node for task in self._tasks.values() if task.wanted and task.result is None]
+
     def result(self, node: Node) -> str:
         """The result of ``node``; KeyError if it has none yet."""
         result = self._tasks[node.digest].result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,13 +106,10 @@ def test_find_program(tmp_path: Path) -> None:
 
 
 def test_probe_program_runs(tmp_path: Path) -> None:
-    for machine, runner in ((os.uname().machine, []), ("aarch64", ["qemu-aarch64-static"])):
-        if runner and not shutil.which(runner[0]):
-            continue
-        path = tmp_path / machine
-        path.write_bytes(elf.exiting(machine, 42))
-        path.chmod(0o755)
-        assert subprocess.run([*runner, str(path)], check=False).returncode == 42
+    path = tmp_path / "probe"
+    path.write_bytes(elf.exiting(native_platform().architecture, 42))
+    path.chmod(0o755)
+    assert subprocess.run([path], check=False).returncode == 42
     with pytest.raises(KeyError):
         elf.exiting("pdp11", 0)
 
