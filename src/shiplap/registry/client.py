@@ -22,7 +22,8 @@ from shiplap.registry.authority import Authority, Site
 from shiplap.registry.connection import Answer, Connections, Timing, join_url, split_url
 from shiplap.registry.download import Report, blob_chunks
 from shiplap.registry.failure import Redactor
-from shiplap.registry.patience import Patience
+from shiplap.registry.patience import Patience, TryAgain
+from shiplap.registry.referrers import Referrers, referrer_descriptor
 from shiplap.registry.sites import Sites
 from shiplap.registry.transport import Call, Transport
 from shiplap.registry.upload import Opener, Upload
@@ -52,6 +53,7 @@ class Registry:
         authority = Authority(network, self._connections, patience, redactor)
         self._sites = Sites(network, self._connections)
         self._transport = Transport(self._connections, authority, patience, redactor)
+        self._referrers = Referrers(self._transport)
 
     def __enter__(self) -> Registry:
         return self
@@ -131,7 +133,13 @@ class Registry:
                 code="blob-too-large",
                 where=Place(blob=descriptor.digest),
             )
-        return b"".join(self._chunks(ref, descriptor, lambda current, done: None))
+        try:
+            return b"".join(self._chunks(ref, descriptor, lambda current, done: None))
+        except RegistryError as error:
+            if error.code != "digest-mismatch":
+                raise
+            # Damage on the way, or a bad mirror: once more, from the registry itself.
+            return b"".join(self._chunks(ref, descriptor, lambda current, done: None, mirrors=False))
 
     def has_blob(self, ref: Reference, digest: Digest) -> bool:
         """Whether the repository itself (no mirror) holds the blob."""
@@ -163,21 +171,47 @@ class Registry:
             meter(descriptor.size, True)
         return outcome
 
+    def referrers(self, ref: Reference, digest: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """What refers to the manifest ``digest`` in the repository of ``ref``; of one type unless that is empty.
+
+        A mirror that has any is believed; one that has none may only not know, so the registry itself is asked too.
+        """
+        sites = self._sites.reading(ref, parse_digest(digest))
+        for site in sites[:-1]:
+            try:
+                found = self._referrers.read(site, digest, artifact_type)
+            except (RegistryError, ImageError):
+                continue
+            if found:
+                return found
+        return self._referrers.read(sites[-1], digest, artifact_type)
+
     def push_manifest(self, ref: Reference, raw: bytes, media_type: str) -> Descriptor:
-        """Write a manifest under the tag of ``ref``, or by its digest if ``ref`` has no tag; blobs have to be there."""
+        """Write a manifest under the tag of ``ref``, or by its digest if ``ref`` has no tag; blobs have to be there.
+
+        One with a ``subject`` is in the list of that subject's referrers afterwards, whether the registry keeps such lists
+        or not.
+        """
         site = self._sites.writing(ref)
         digest = digest_of(raw)
         if ref.digest not in ("", digest):
             raise RegistryError(f"the manifest is {digest}, not {ref.digest}", code="digest-mismatch")
+        entry, subject = referrer_descriptor(raw, media_type)
         target = f"/v2/{site.path}/manifests/{quote(ref.tag) or digest}"
         scopes = (f"repository:{site.path}:pull,push",)
         headers = {"Content-Type": media_type}
         call = Call("PUT", site, target, scopes, headers, lambda: raw, frozenset({200, 201, 202, 204}))
 
-        def stored(answer: Answer) -> None:
-            _check_said(answer, raw)
+        def stored(answer: Answer) -> str:
+            try:
+                _check_said(answer, raw)
+            except RegistryError as error:
+                raise TryAgain(error, limit=2) from None  # damage on the way; the second time puts it right
+            return answer.headers.get("OCI-Subject", "")
 
-        self._transport.perform(call, stored)
+        listed = self._transport.perform(call, stored)
+        if subject and listed != subject:
+            self._referrers.add(site, subject, entry)
         return Descriptor(media_type=media_type, digest=digest, size=len(raw))
 
     def tags(self, ref: Reference) -> list[str]:
@@ -235,14 +269,16 @@ class Registry:
                     f"manifest of {ref.familiar()} is over the limit of {MANIFEST_LIMIT} bytes",
                     code="manifest-too-large",
                 )
-            _check_said(answer, raw)
+            try:
+                _check_said(answer, raw)
+                if digest and _digest_like(digest, raw) != digest:
+                    actual = _digest_like(digest, raw)
+                    raise _lied(f"manifest of {ref.familiar()} has the digest {actual}, not {digest}", digest)
+            except RegistryError as error:
+                raise TryAgain(error, limit=2) from None  # damage on the way may be gone the next time
             return raw, answer.headers.get("Content-Type", "")
 
         raw, media_type = self._transport.perform(call, consume)
-        if digest and _digest_like(digest, raw) != digest:
-            raise _lied(
-                f"manifest of {ref.familiar()} has the digest {_digest_like(digest, raw)}, not {digest}", digest
-            )
         return _describe(raw, media_type, digest or digest_of(raw)), raw
 
 

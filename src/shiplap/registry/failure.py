@@ -73,7 +73,7 @@ def refused(
     return RegistryError(message, status=status, code=code, hint=hint)
 
 
-def _advice(status: int, codes: set[str], host: str, said: str) -> tuple[str, str | None]:
+def _advice(status: int, codes: set[str], host: str, said: str) -> tuple[str, str]:
     if status == 401:
         return "unauthorized", f"the image may not exist or may be private: shiplap login {host}"
     if status == 403:
@@ -90,7 +90,7 @@ def _advice(status: int, codes: set[str], host: str, said: str) -> tuple[str, st
         return "http-to-https", f"{host} speaks https: take insecure = true out of registries.conf"
     if status >= 500:
         return "registry-failed", "the registry is in trouble: try again later"
-    return "refused", None
+    return "refused", f"check that {host} is a registry and that no proxy answers for it; its log may say more"
 
 
 def unreachable(error: Exception, method: str, url: str, host: str) -> tuple[RegistryError, bool]:

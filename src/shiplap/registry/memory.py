@@ -37,7 +37,8 @@ class MemoryRegistry(LoopbackServer):
     """A running registry; ``with MemoryRegistry() as registry: … registry.host`` (``127.0.0.1:port``).
 
     ``auth`` is ``""``, ``"basic"`` or ``"token"`` with ``users`` as name -> password; with ``anonymous_pull`` a token
-    for reading needs no name. Tokens live ``token_seconds``. ``tls`` makes it speak https.
+    for reading needs no name. Tokens live ``token_seconds``. ``tls`` makes it speak https. ``referrers`` 0: there is no
+    referrers API; else how many entries its pages have.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class MemoryRegistry(LoopbackServer):
         token_seconds: float = 300.0,
         realm: str = "",
         tls: ssl.SSLContext | None = None,
+        referrers: int = 0,
     ) -> None:
         super().__init__(tls)
+        self.referrers = referrers
         self.auth = auth
         self.users = dict(users or {})
         self.anonymous_pull = anonymous_pull
@@ -121,7 +124,7 @@ class MemoryRegistry(LoopbackServer):
             if self._user(headers) is None:
                 return _unauthorized('Basic realm="memory"')
             return None
-        match = re.fullmatch(r"/v2/(.+?)/(?:blobs|manifests|tags)/.*", path)
+        match = re.fullmatch(r"/v2/(.+?)/(?:blobs|manifests|tags|referrers)/.*", path)
         wanted = set()
         if match:
             verbs = ("pull",) if method in ("GET", "HEAD") and "/uploads/" not in path else ("pull", "push")
@@ -182,12 +185,41 @@ class MemoryRegistry(LoopbackServer):
             digest = self.add_manifest(
                 path, "" if ":" in name else name, body, headers.get("content-type", "application/octet-stream")
             )
-            return Reply(201, {"Location": f"/v2/{path}/manifests/{digest}", "Docker-Content-Digest": digest})
+            stored = {"Location": f"/v2/{path}/manifests/{digest}", "Docker-Content-Digest": digest}
+            subject = _fields(body).get("subject")
+            if self.referrers and isinstance(subject, dict):
+                stored["OCI-Subject"] = str(subject.get("digest"))
+            return Reply(201, stored)
         digest = repository.tags.get(name, name)
         if digest not in repository.manifests:
             return _error(404, "MANIFEST_UNKNOWN", "manifest unknown")
         media_type, raw = repository.manifests[digest]
         return Reply(200, {"Content-Type": media_type, "Docker-Content-Digest": digest}, raw)
+
+    def _listed(
+        self, _method: str, path: str, digest: str, query: dict[str, list[str]], _headers: Any, _body: Any
+    ) -> Reply:
+        if not self.referrers:
+            return _error(404, "UNSUPPORTED", "no such endpoint")
+        wanted = (query.get("artifactType") or [""])[0]
+        found = []
+        for own, (media_type, raw) in self.repository(path).manifests.items():
+            fields = _fields(raw)
+            subject, config = fields.get("subject"), fields.get("config")
+            if isinstance(subject, dict) and subject.get("digest") == digest:
+                kind = fields.get("artifactType") or (config or {}).get("mediaType", "")
+                entry = {"mediaType": media_type, "digest": own, "size": len(raw), "artifactType": kind}
+                found.append(entry | {"annotations": fields.get("annotations") or {}})
+        found = [entry for entry in found if wanted in ("", entry["artifactType"])]
+        start = int((query.get("start") or ["0"])[0])
+        end = start + self.referrers
+        headers = {"Content-Type": _INDEX}
+        if wanted:
+            headers["OCI-Filters-Applied"] = "artifactType"
+        if len(found) > end:
+            headers["Link"] = f'</v2/{path}/referrers/{digest}?start={end}&artifactType={wanted}>; rel="next"'
+        index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": found[start:end]}
+        return Reply(200, headers, json.dumps(index).encode())
 
     def _blobs(
         self, _method: str, path: str, digest: str, _query: Any, headers: Mapping[str, str], _body: Any
@@ -245,19 +277,27 @@ class MemoryRegistry(LoopbackServer):
         return Reply(201, {"Location": f"/v2/{path}/blobs/{digest}", "Docker-Content-Digest": digest})
 
 
+_INDEX = "application/vnd.oci.image.index.v1+json"
+
 _ROUTES: tuple[tuple[str, Callable[..., Reply]], ...] = (
     (r"/v2/(.+)/blobs/uploads/([0-9a-f]*)", MemoryRegistry._uploads),
     (r"/v2/(.+)/blobs/([^/]+)", MemoryRegistry._blobs),
     (r"/v2/(.+)/manifests/([^/]+)", MemoryRegistry._manifests),
     (r"/v2/(.+)/tags/(list)", MemoryRegistry._tags),
+    (r"/v2/(.+)/referrers/([^/]+)", MemoryRegistry._listed),
 )
 
 
-def _named_by(raw: bytes) -> list[str]:
+def _fields(raw: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(raw)
+        found = json.loads(raw)
     except ValueError:
-        return []
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _named_by(raw: bytes) -> list[str]:
+    fields = _fields(raw)
     entries = [fields.get("config"), *(fields.get("layers") or []), *(fields.get("manifests") or [])]
     return [entry["digest"] for entry in entries if isinstance(entry, dict) and "digest" in entry]
 

@@ -68,6 +68,23 @@ def push_index(
     return registry.push_manifest(ref, index_raw, media_type)
 
 
+def push_referrer(
+    registry: Registry,
+    ref: Reference,
+    manifest_raw: bytes,
+    media_type: str,
+    blobs: Sequence[OutgoingBlob],
+    *,
+    step: str = "",
+) -> Descriptor:
+    """Push a manifest that has a ``subject`` (an attestation, a signature) into the repository of ``ref``, by its digest.
+
+    It is among ``registry.referrers(ref, subject)`` afterwards. The subject need not be there yet.
+    """
+    _push_blobs(registry, ref, blobs, 4, step)
+    return registry.push_manifest(ref._replace(tag="", digest=digest_of(manifest_raw)), manifest_raw, media_type)
+
+
 def _push_blobs(registry: Registry, ref: Reference, blobs: Sequence[OutgoingBlob], parallel: int, step: str) -> None:
     unique = {blob.descriptor.digest: blob for blob in blobs}
     if not unique:

@@ -133,6 +133,9 @@ class Upload:
             if error.status in (400, 404, 416) and "BLOB_UPLOAD" in str(error):
                 # The session is gone; the next try opens another.
                 raise TryAgain(error) from None
+            if error.status == 400 and "DIGEST_INVALID" in str(error):
+                # Damage on the way, which ends the session; or the bytes are not those of the digest, which stays so.
+                raise TryAgain(_damaged(error), limit=3) from None
             raise
         finally:
             for each in bodies:
@@ -195,6 +198,15 @@ class _Outgoing:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _damaged(error: RegistryError) -> RegistryError:
+    return RegistryError(
+        str(error),
+        status=error.status,
+        code="digest-mismatch",
+        hint="something on the way to the registry changes what is sent: look for proxies, try https",
+    )
 
 
 def _unreadable(error: OSError) -> RegistryError:

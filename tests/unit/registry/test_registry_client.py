@@ -62,7 +62,8 @@ def test_resolve_asks_with_head_when_the_bytes_are_at_home(server: MemoryRegistr
 def test_a_manifest_with_another_digest_is_refused(server: MemoryRegistry, client: Registry, kit: Any) -> None:
     image, other = kit.make_image(b"layer"), kit.make_image(b"other")
     ref = kit.put_image(server, "a/b", "1", image)
-    server.fault(Fault("GET .*/manifests/", reply=Reply(200, {"Content-Type": media_types.OCI_MANIFEST}, other.raw)))
+    reply = Reply(200, {"Content-Type": media_types.OCI_MANIFEST}, other.raw)
+    server.fault(Fault("GET .*/manifests/", reply=reply, times=2))
     with pytest.raises(RegistryError) as caught:
         client.resolve(ref._replace(digest=image.digest))
     assert caught.value.code == "digest-mismatch"
@@ -77,11 +78,24 @@ def test_a_wrong_docker_content_digest_is_refused(
 ) -> None:
     ref = kit.put_image(server, "a/b", "1", kit.make_image())
     server.fault(
-        Fault("/manifests/", change=lambda r: r._replace(headers={**r.headers, "Docker-Content-Digest": said}))
+        Fault("/manifests/", change=lambda r: r._replace(headers={**r.headers, "Docker-Content-Digest": said}), times=2)
     )
     with pytest.raises(RegistryError) as caught:
         client.resolve(ref)
     assert caught.value.code == "digest-mismatch"
+
+
+def test_damage_on_the_way_is_asked_for_again(server: MemoryRegistry, client: Registry, kit: Any) -> None:
+    image = kit.make_image(b"layer")
+    ref = kit.put_image(server, "a/b", "1", image)
+
+    def damaged(reply: Reply) -> Reply:
+        return reply._replace(body=reply.body[:-1] + b"?")
+
+    for what in ("/manifests/", "/blobs/"):
+        server.fault(Fault(f"GET .*{what}", change=damaged))
+    assert client.resolve(ref)[1] == image.raw
+    assert client.read_blob(ref, image.manifest.config) == image.config
 
 
 @pytest.mark.parametrize("digest", BAD_DIGESTS)

@@ -250,7 +250,17 @@ def test_a_blob_with_other_bytes_is_refused_by_the_registry(server: MemoryRegist
 
 
 def test_a_registry_that_changes_a_manifest_is_found_out(server: MemoryRegistry, client: Registry, kit: Any) -> None:
-    server.fault(Fault("^PUT", reply=Reply(201, {"Docker-Content-Digest": "sha256:" + "0" * 64})))
+    raw = kit.make_image().raw
+    server.fault(Fault("^PUT", reply=Reply(201, {"Docker-Content-Digest": "sha256:" + "0" * 64}), times=2))
     with pytest.raises(RegistryError) as caught:
-        client.push_manifest(parse_reference(f"{server.host}/a/b:1"), b"{}", media_types.OCI_MANIFEST)
+        client.push_manifest(parse_reference(f"{server.host}/a/b:1"), raw, media_types.OCI_MANIFEST)
     assert caught.value.code == "digest-mismatch"
+
+
+def test_a_blob_that_is_damaged_on_its_way_is_sent_again(server: MemoryRegistry, client: Registry, kit: Any) -> None:
+    data = b"bytes of a layer"
+    invalid = b'{"errors":[{"code":"DIGEST_INVALID","message":"other bytes"}]}'
+    server.fault(Fault("^PUT .*/uploads/", reply=Reply(400, {"Content-Type": "application/json"}, invalid), times=2))
+    ref = parse_reference(f"{server.host}/a/b:1")
+    assert client.push_blob(ref, kit.descriptor(data), kit.opener(data)) == "uploaded"
+    assert list(server.repository("a/b").blobs.values()) == [data]

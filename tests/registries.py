@@ -1,0 +1,193 @@
+"""Real registries for tests: docker-registry by plain http or TLS, open or behind a password or tokens; certificates."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from kit import free_port, listens, program, wait_for
+from shiplap.settings import Network, RegistryRule
+
+USER = "tester"
+PASSWORD = "secret-of-the-test"
+HTPASSWD = "tester:$2y$05$abcdefghijklmnopqrstuu2hir4hxhqSzdkW1wYaCdjOyk2x8X6Wm\n"
+
+
+class Certificates:
+    """An authority of our own in ``folder``: ca.crt, server.crt for loopback, client.crt for a client, each with its key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=ca", "ca")
+        self._signed("server", "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n")
+        self._signed("client", "extendedKeyUsage=clientAuth\n")
+
+    def server(self, *, client: bool = False) -> ssl.SSLContext:
+        """What a server of ours speaks TLS with; ``client``: only with those who show a certificate of our authority."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.folder / "server.crt", self.folder / "server.key")
+        if client:
+            context.load_verify_locations(self.folder / "ca.crt")
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def trust(self, certs_d: Path, host: str, *, client: bool = False) -> None:
+        """Write what a user puts into ``certs_d`` for ``host``: the authority, and (``client``) a certificate and its key."""
+        target = certs_d / host
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "ca.crt").write_bytes((self.folder / "ca.crt").read_bytes())
+        if client:
+            (target / "client.cert").write_bytes((self.folder / "client.crt").read_bytes())
+            (target / "client.key").write_bytes((self.folder / "client.key").read_bytes())
+
+    def _signed(self, name: str, extensions: str) -> None:
+        (self.folder / f"{name}.ext").write_text(extensions)
+        request = "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+        self._openssl(f"{request} -subj /CN={name} -keyout {name}.key -out {name}.csr")
+        sign = "x509 -req -CA ca.crt -CAkey ca.key -CAcreateserial -days 30"
+        self._openssl(f"{sign} -in {name}.csr -extfile {name}.ext -out {name}.crt")
+
+    def _openssl(self, words: str, name: str = "") -> None:
+        output = ["-keyout", f"{name}.key", "-out", f"{name}.crt"] if name else []
+        subprocess.run([program("openssl"), *words.split(), *output], cwd=self.folder, check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def docker_registry(
+    folder: Path,
+    *,
+    certificates: Certificates | None = None,
+    client_certificate: bool = False,
+    password: bool = False,
+    tokens: TokenServer | None = None,
+) -> Iterator[str]:
+    """A running docker-registry with its data in ``folder``; its host:port on loopback."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    http: dict[str, Any] = {"addr": f"127.0.0.1:{port}"}
+    if certificates is not None:
+        at = certificates.folder
+        http["tls"] = {"certificate": f"{at}/server.crt", "key": f"{at}/server.key"}
+        if client_certificate:
+            http["tls"]["clientcas"] = [f"{at}/ca.crt"]
+    storage = {"filesystem": {"rootdirectory": f"{folder}/data"}, "delete": {"enabled": True}}
+    config: dict[str, Any] = {"version": "0.1", "log": {"level": "error"}, "storage": storage, "http": http}
+    if password:
+        (folder / "htpasswd").write_text(HTPASSWD)
+        config["auth"] = {"htpasswd": {"realm": "test", "path": f"{folder}/htpasswd"}}
+    if tokens is not None:
+        config["auth"] = {"token": tokens.settings()}
+    (folder / "config.yml").write_text(json.dumps(config))  # YAML is a superset of JSON
+    with open(folder / "log", "w") as log:
+        command = [program("docker-registry"), "serve", str(folder / "config.yml")]
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            wait_for(lambda: listens(port) or server.poll() is not None, "docker-registry")
+            assert server.poll() is None, (folder / "log").read_text()[-2000:]
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+class TokenServer:
+    """Signs the JSON web tokens that docker-registry's ``auth: token`` verifies, for ``USER``; a context manager.
+
+    Tokens are good for ``seconds``; registries allow a minute more for clocks that differ, so they are dated back by that.
+    ``asked`` is what it was asked for; ``refresh`` are the identity tokens that it takes.
+    """
+
+    LEEWAY = 60
+
+    def __init__(self, folder: Path, *, seconds: float = 300, certificates: Certificates | None = None) -> None:
+        self.folder = folder
+        self.seconds = seconds
+        self.asked: list[dict[str, list[str]]] = []
+        self.refresh: set[str] = set()
+        folder.mkdir(parents=True, exist_ok=True)
+        request = "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=tokens -keyout sign.key -out sign.crt"
+        subprocess.run([program("openssl"), *request.split()], cwd=folder, check=True, capture_output=True)
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                return
+
+            def do_GET(self) -> None:
+                size = int(self.headers.get("Content-Length") or 0)
+                status, body = owner._answer(self.path, self.rfile.read(size), self.headers.get("Authorization", ""))
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_POST = do_GET
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if certificates is not None:
+            tls = certificates.server()
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"{'https' if certificates else 'http'}://{self.host}/token"
+
+    def __enter__(self) -> TokenServer:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def settings(self) -> dict[str, str]:
+        """The section of docker-registry's configuration."""
+        bundle = str(self.folder / "sign.crt")
+        return {"realm": self.url, "service": "test", "issuer": "tokens", "rootcertbundle": bundle}
+
+    def _answer(self, path: str, body: bytes, authorization: str) -> tuple[int, bytes]:
+        query = parse_qs(body.decode() or urlsplit(path).query)
+        self.asked.append(query)
+        pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        known = authorization == f"Basic {pair}" or (query.get("refresh_token") or [""])[0] in self.refresh
+        if not known:
+            return 401, b'{"errors":[{"code":"UNAUTHORIZED","message":"who are you?"}]}'
+        access = []
+        for scope in " ".join(query.get("scope", [])).split():
+            kind, name, actions = scope.split(":")
+            access.append({"type": kind, "name": name, "actions": actions.split(",")})
+        now = time.time()
+        claims = {"iss": "tokens", "sub": USER, "aud": "test", "access": access, "jti": str(len(self.asked))}
+        claims |= {"iat": int(now) - 600, "nbf": int(now) - 600, "exp": int(now + self.seconds) - self.LEEWAY}
+        return 200, json.dumps({"token": self._signed(claims), "expires_in": self.seconds}).encode()
+
+    def _signed(self, claims: dict[str, Any]) -> str:
+        pem = (self.folder / "sign.crt").read_text()
+        der = "".join(pem.split("-----")[2].split())
+        header = {"typ": "JWT", "alg": "RS256", "x5c": [der]}
+        text = ".".join(_encoded(json.dumps(part).encode()) for part in (header, claims))
+        sign = [program("openssl"), "dgst", "-sha256", "-sign", str(self.folder / "sign.key")]
+        signature = subprocess.run(sign, input=text.encode(), capture_output=True, check=True).stdout
+        return f"{text}.{_encoded(signature)}"
+
+
+def secured(*hosts: str, certs_d: Path, **fields: Any) -> Network:
+    """A network in which ``hosts`` on loopback speak https, and the authorities of ``certs_d`` are trusted."""
+    rules = tuple(RegistryRule(host, host, insecure=False) for host in hosts)
+    return Network(rules=rules, certificate_dirs=(str(certs_d),), **fields)
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
