@@ -22,7 +22,7 @@ def run(name: str, argv: list[str]) -> int:
     p.add_argument("source", metavar="TAR|DIR|-")
     p.add_argument("name", metavar="NAME")
     options = p.parse_args(argv)
-    from shiplap.api.images import import_rootfs
+    from shiplap.api.importing import import_rootfs
 
     row = import_rootfs(options.source, options.name, settings_of(options), options.change, options.platform)
     print(row.digest)

@@ -5,9 +5,9 @@ A docker archive is an OCI layout with Docker's ``manifest.json`` beside ``index
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -24,19 +24,31 @@ from shiplap.store.store import Store
 NAME_ANNOTATION = "io.containerd.image.name"
 REF_ANNOTATION = "org.opencontainers.image.ref.name"
 CREATED_ANNOTATION = "org.opencontainers.image.created"
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 def index_json(root: Descriptor, names: Sequence[str], created: str) -> bytes:
     """``index.json`` of a layout that holds ``root``: one entry for each name (normalised), or one without."""
+    return encode_index(index_entries(root, names, created))
+
+
+def encode_index(entries: Sequence[Descriptor]) -> bytes:
+    """``index.json`` with these entries."""
+    return encode_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+
+
+def index_entries(root: Descriptor, names: Sequence[str], created: str) -> list[Descriptor]:
+    """What ``index.json`` says of ``root``: an entry for each name (normalised), or one without."""
     entries = []
     for name in names or [""]:
-        annotations = {CREATED_ANNOTATION: created} if created else {}
+        annotations = dict(root.annotations)
+        if created:
+            annotations[CREATED_ANNOTATION] = created
         if name:
             annotations[NAME_ANNOTATION] = name
             annotations[REF_ANNOTATION] = parse_reference(name).tag or "latest"
         entries.append(msgspec.structs.replace(root, annotations=dict(sorted(annotations.items()))))
-    return encode_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+    return entries
 
 
 def layout_files(
@@ -45,7 +57,7 @@ def layout_files(
     """The files of a layout: path and content, or the digest of the blob that is the content. Sorted by path."""
     files: list[tuple[str, bytes | Digest]] = [
         ("index.json", index_json(root, names, created)),
-        ("oci-layout", _LAYOUT),
+        ("oci-layout", LAYOUT_FILE),
     ]
     for digest in sorted(store.images.blobs_of(root.digest)):
         files.append((blob_path(digest), digest))
@@ -67,16 +79,16 @@ def _docker_manifest(store: Store, root: Descriptor, names: Sequence[str]) -> by
             hint="use --output type=oci, or build for one platform",
         )
     assert isinstance(manifest, Manifest)
-    tags = [parse_reference(name).familiar() for name in names]
-    return encode_json(
-        [
-            {
-                "Config": blob_path(manifest.config.digest),
-                "RepoTags": tags or None,
-                "Layers": [blob_path(layer.digest) for layer in manifest.layers],
-            }
-        ]
-    )
+    return encode_json([docker_entry(manifest, names)])
+
+
+def docker_entry(manifest: Manifest, names: Sequence[str]) -> dict[str, Any]:
+    """What Docker's ``manifest.json`` says of an image with these names (normalised)."""
+    return {
+        "Config": blob_path(manifest.config.digest),
+        "RepoTags": [parse_reference(name).familiar() for name in names] or None,
+        "Layers": [blob_path(layer.digest) for layer in manifest.layers],
+    }
 
 
 def archive_members(store: Store, files: Iterable[tuple[str, bytes | Digest]]) -> Iterator[bytes]:
@@ -93,6 +105,13 @@ def archive_members(store: Store, files: Iterable[tuple[str, bytes | Digest]]) -
 
 def archive_pieces(store: Store, files: Iterable[tuple[str, bytes | Digest]]) -> Iterator[bytes | tuple[Digest, int]]:
     """The tar of a layout, in the order and with the modes that BuildKit writes: bytes, or digest and size of a blob."""
+    return layout_pieces(files, store.blobs.size)
+
+
+def layout_pieces(
+    files: Iterable[tuple[str, bytes | Digest]], size_of: Callable[[Digest], int]
+) -> Iterator[bytes | tuple[Digest, int]]:
+    """``archive_pieces``, of blobs wherever they are; ``size_of`` tells their sizes in bytes."""
     directories = {"blobs": False}
     for path, content in files:
         parts = path.split("/")[:-1]
@@ -105,7 +124,7 @@ def archive_pieces(store: Store, files: Iterable[tuple[str, bytes | Digest]]) ->
             yield encode_header(Header(path, mode=0o444, size=len(content)))
             yield content + padding(len(content))
             continue
-        size = store.blobs.size(content)
+        size = size_of(content)
         yield encode_header(Header(path, mode=0o444, size=size))
         yield content, size
         yield padding(size)

@@ -23,6 +23,10 @@ class Source(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+class Seekable(Protocol):
+    def seek(self, offset: int, whence: int, /) -> int: ...
+
+
 class TarReader:
     """The members of a tar stream. Iterate; read a member's data with ``read`` or ``chunks`` before going on."""
 
@@ -63,6 +67,11 @@ class TarReader:
             end = offset + length
         if self._parts.size > end:
             yield self._parts.size - end
+
+    def leap(self, stream: Seekable) -> None:
+        """Pass over the present member's data in ``stream``, the one that is read here, without reading it."""
+        stream.seek(self._left + self._pad, 1)
+        self._left = self._pad = 0
 
     @property
     def sparse(self) -> bool:

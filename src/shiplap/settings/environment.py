@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from shiplap.errors import UsageError
 from shiplap.settings.network import Credential, Network, Proxies
 
+if TYPE_CHECKING:
+    from shiplap.settings.engine import Engine
+
+_ENGINE = (
+    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "CONTAINER_HOST"),
+    "XDG_RUNTIME_DIR",
+)
 PROGRESS_MODES = ("auto", "none", "plain", "quiet", "rawjson", "tty")
 
 
@@ -51,6 +58,8 @@ class Settings(NamedTuple):
     """BUILDKIT_STEP_LOG_MAX_SIZE: bytes of a step's output that plain progress shows; -1: all."""
     max_used_space: int = 0
     """SHIPLAP_MAX_USED_SPACE: bytes that the store may take; 0: no limit."""
+    engine: tuple[tuple[str, str], ...] = ()
+    """What DOCKER_HOST, DOCKER_CONTEXT and the like say; see ``engines``."""
 
     @property
     def logs(self) -> str:
@@ -68,6 +77,12 @@ class Settings(NamedTuple):
             certificate_dirs=self.certificate_dirs,
             credentials=AuthFiles(self.auth_files, self.helper_path).find,
         )
+
+    def engines(self) -> list[Engine]:
+        """Where a running Docker or Podman may be, the likeliest first; reads docker's contexts now."""
+        from shiplap.settings.engine import engine_settings, engines
+
+        return engines(engine_settings(dict(self.engine)), self.docker_config_dir)
 
     def store_login(self, host: str, credential: Credential) -> None:
         """Remember a login, in docker's config.json or the helper it names (in REGISTRY_AUTH_FILE if that is set)."""
@@ -140,6 +155,7 @@ def load(
         snapshots=_snapshots(environ.get("SHIPLAP_SNAPSHOTS", "")),
         output_clip=_clip(environ.get("BUILDKIT_STEP_LOG_MAX_SIZE", "")),
         max_used_space=_size("SHIPLAP_MAX_USED_SPACE", environ, 0),
+        engine=tuple((name, environ[name]) for name in _ENGINE if environ.get(name)),
     )
 
 

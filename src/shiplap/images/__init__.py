@@ -1,0 +1,1 @@
+"""Images wherever they are: found, copied, joined, compared."""

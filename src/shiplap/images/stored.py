@@ -1,0 +1,100 @@
+"""Images in shiplap's own store, as source and target."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from shiplap.errors import ImageError, StoreError
+from shiplap.images.place import CHUNK, Source, Transfer
+from shiplap.oci.digest import is_digest
+from shiplap.oci.manifest import Descriptor
+from shiplap.oci.reference import Reference, parse_reference
+from shiplap.registry.side_by_side import side_by_side
+from shiplap.store.store import Store
+
+_PARALLEL = 4
+
+
+class StoreSource:
+    """A ``Source``: what the store knows as ``text``. Raises ImageError: no-such-image, ambiguous-image."""
+
+    home: Reference | None = None
+
+    def __init__(self, store: Store, text: str) -> None:
+        self._store = store
+        self.title = text
+        try:
+            image = store.images.find(text)
+        except ImageError as error:
+            if error.code == "no-such-image":
+                error.hint = f"shiplap images lists what the store has; docker://{text} asks the registry"
+            raise
+        self.names: tuple[str, ...] = () if is_digest(image.name) else (image.name,)
+        self._root = Descriptor(image.media_type, image.digest, image.size)
+
+    def root(self) -> tuple[Descriptor, bytes]:
+        return self._root, self._store.blobs.read(self._root.digest)
+
+    def holds(self, descriptor: Descriptor) -> bool:
+        return self._store.blobs.has(descriptor.digest)
+
+    def manifest(self, descriptor: Descriptor) -> bytes:
+        return self._store.blobs.read(descriptor.digest)
+
+    def chunks(self, descriptor: Descriptor, step: str = "") -> Iterator[bytes]:
+        with self._store.blobs.verified(descriptor.digest) as blob:
+            held = b""
+            while chunk := blob.read(CHUNK):
+                if held:
+                    yield held
+                held = chunk
+            blob.finish()
+            if held:
+                yield held
+
+
+class StoreTarget:
+    """A ``Target``: the store, under ``name`` (empty: under the names the image has, or its digest)."""
+
+    partial = True
+    one_platform = False
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+        self.title = name or "the store"
+
+    def write(self, transfer: Transfer, source: Source, step: str) -> None:
+        blobs = self._store.blobs
+        # What stands there is read again before it is believed: a damaged blob is fetched anew.
+        wanted = [blob for blob in transfer.blobs if not blobs.sound(blob.digest)]
+        stop = threading.Event()
+
+        def save(blob: Descriptor) -> None:
+            if not stop.is_set():
+                blobs.save(blob.digest, blob.size, _until(stop, source.chunks(blob, step)))
+
+        if wanted:
+            queue = sorted(wanted, key=lambda blob: -blob.size)
+            failures = side_by_side(
+                save, queue, parallel=_PARALLEL, name="shiplap-copy", stop=stop, interrupt=lambda: None
+            )
+            for failure in sorted(failures, key=lambda failure: getattr(failure, "code", "") == "stopped"):
+                raise failure
+        for descriptor, raw in transfer.manifests:
+            blobs.save(descriptor.digest, len(raw), [raw])
+        for name in self._names(transfer):
+            self._store.images.put(name, transfer.root.digest, transfer.root.media_type, transfer.root.size)
+
+    def _names(self, transfer: Transfer) -> tuple[str, ...]:
+        if self._name:
+            return (str(parse_reference(self._name)),)
+        return transfer.names or (transfer.root.digest,)
+
+
+def _until(stop: threading.Event, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        if stop.is_set():
+            raise StoreError("stopped because another blob failed", code="stopped")
+        yield chunk
