@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shiplap.errors import SandboxError, UsageError
+from shiplap.oci.platform import native_platform
 from shiplap.sandbox import detect, elf, helper
 from shiplap.sandbox.oci_runtime import ways
 from shiplap.sandbox.refused import NotExecutable
