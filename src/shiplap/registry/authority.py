@@ -22,7 +22,8 @@ from shiplap.registry.address import Reach
 from shiplap.registry.challenge import Challenge, parse_challenges
 from shiplap.registry.connection import Answer, Connections, Origin, join_url, split_url
 from shiplap.registry.failure import ERROR_LIMIT, Redactor, bare_url, refused, unreachable
-from shiplap.registry.patience import TRANSIENT, Patience, TryAgain, retry_after
+from shiplap.registry.limits import asked_wait
+from shiplap.registry.patience import TRANSIENT, Patience, TryAgain
 from shiplap.settings import Credential, Network
 
 TOKEN_LIMIT = 1 << 20
@@ -75,6 +76,13 @@ class Authority:
         if challenge is None:
             return None
         return self._obtain(site, scopes, challenge, rejected=None)
+
+    def login(self, site: Site) -> str:
+        """The name that requests to ``site`` were made by, as far as any was asked for; "" if by nobody's."""
+        found = self._credentials.get((site.host, site.path))
+        if found is None:
+            return ""
+        return found.username or "the holder of a token"
 
     def renew(self, site: Site, scopes: Scopes, header: str, rejected: str | None) -> bool:
         """After a 401: get what ``WWW-Authenticate`` (``header``) asks for. False if there is nothing more to try."""
@@ -186,11 +194,13 @@ class Authority:
             if len(raw) > TOKEN_LIMIT:
                 raise RegistryError(f"{bare_url(answer.url)}: token answer over {TOKEN_LIMIT} bytes", code="too-large")
             return raw
-        kind = answer.headers.get("Content-Type", "")
         raw = answer.read(ERROR_LIMIT)
-        failure = refused(answer.method, answer.url, answer.status, raw, self._redactor, site.host, kind)
+        login = self.login(site)
+        failure = refused(
+            answer.method, answer.url, answer.status, raw, self._redactor, site.host, answer.headers, login
+        )
         if answer.status in TRANSIENT:
-            raise TryAgain(failure, retry_after(answer.headers.get("Retry-After")))
+            raise TryAgain(failure, asked_wait(answer.headers))
         raise failure
 
     def _realm(self, url: str, site: Site) -> Reach:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from shiplap.errors import ImageError, Place, RegistryError
-from shiplap.events.facts import Sink
+from shiplap.events.facts import Sink, Warned
 from shiplap.events.meter import Meter
 from shiplap.oci import media_types
 from shiplap.oci.digest import Digest, digest_of, is_digest, parse_digest
@@ -48,7 +48,7 @@ class Registry:
         self._sink = sink
         self._cancel = threading.Event()
         redactor = Redactor()
-        patience = Patience(timing, self._cancel)
+        patience = Patience(timing, self._cancel, tell=lambda message: sink(Warned(message)))
         self._connections = Connections(network, timing)
         authority = Authority(network, self._connections, patience, redactor)
         self._sites = Sites(network, self._connections)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import msgspec
@@ -12,6 +13,7 @@ from urllib3.util import parse_url
 
 from shiplap.errors import RegistryError
 from shiplap.oci.manifest import prepare
+from shiplap.registry.limits import rate_limit
 
 ERROR_LIMIT = 64 << 10
 """Most bytes that are read of an error body."""
@@ -52,9 +54,20 @@ class _ErrorBody(msgspec.Struct, frozen=True):
 
 
 def refused(
-    method: str, url: str, status: int, body: bytes, redactor: Redactor, login_host: str, media_type: str = ""
+    method: str,
+    url: str,
+    status: int,
+    body: bytes,
+    redactor: Redactor,
+    login_host: str,
+    headers: Mapping[str, str],
+    login: str = "",
 ) -> RegistryError:
-    """The error for an answer that is not the one asked for; ``login_host`` is what one would log in to."""
+    """The error for an answer that is not the one asked for; ``login_host`` is what one would log in to.
+
+    ``login`` is the name that one is logged in by, "" if none was used.
+    """
+    media_type = headers.get("Content-Type", "")
     try:
         complaints = msgspec.json.decode(body, type=_ErrorBody).errors
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -69,6 +82,9 @@ def refused(
     except ValueError:
         phrase = str(status)
     code, hint = _advice(status, codes, login_host, said)
+    if code == "rate-limited":
+        limited, hint = rate_limit(headers, login_host, login)
+        phrase = f"{phrase}: {limited}"
     message = f"{method} {redactor.clean(bare_url(url))}: {phrase}" + (f": {said}" if said else "")
     return RegistryError(message, status=status, code=code, hint=hint)
 
@@ -78,14 +94,12 @@ def _advice(status: int, codes: set[str], host: str, said: str) -> tuple[str, st
         return "unauthorized", f"the image may not exist or may be private: shiplap login {host}"
     if status == 403:
         return "denied", f"check that the account may do this, or log in with another one: shiplap login {host}"
+    if status == 429 or "TOOMANYREQUESTS" in codes:
+        return "rate-limited", ""
     if status == 404:
         if "MANIFEST_UNKNOWN" in codes:
             return "manifest-unknown", "check the tag or digest; the repository has no such image"
         return "not-found", "check the spelling of the repository and the tag"
-    if status == 429 or "TOOMANYREQUESTS" in codes:
-        return "rate-limited", (
-            f"the rate limit of {host} is reached: wait, shiplap login {host}, or add a mirror to registries.conf"
-        )
     if status == 400 and "HTTP request" in said and "HTTPS server" in said:
         return "http-to-https", f"{host} speaks https: take insecure = true out of registries.conf"
     if status >= 500:

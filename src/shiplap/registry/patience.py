@@ -6,15 +6,20 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import urllib3.exceptions as wire
 
 from shiplap.errors import Interrupted, RegistryError
 from shiplap.registry.connection import Timing
+from shiplap.registry.limits import retry_after, span
+
+__all__ = ["TRANSIENT", "Patience", "TryAgain", "retry_after"]
 
 T = TypeVar("T")
+
+LONG = 2.0
+"""A wait of more seconds is told: who sees nothing happen thinks that nothing does."""
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses that may be gone at the next try."""
@@ -31,12 +36,22 @@ class TryAgain(Exception):
 
 
 class Patience:
-    """Counts tries and waits between them; ``cancel`` ends any wait. ``sleep`` is for tests."""
+    """Counts tries and waits between them; ``cancel`` ends any wait. ``tell`` gets a sentence about each long one.
 
-    def __init__(self, timing: Timing, cancel: threading.Event, sleep: Callable[[float], None] | None = None) -> None:
+    ``sleep`` is for tests.
+    """
+
+    def __init__(
+        self,
+        timing: Timing,
+        cancel: threading.Event,
+        sleep: Callable[[float], None] | None = None,
+        tell: Callable[[str], None] = lambda message: None,
+    ) -> None:
         self.timing = timing
         self.cancel = cancel
         self._sleep = sleep
+        self._tell = tell
 
     def check(self) -> None:
         """Raise Interrupted if the user asked to stop."""
@@ -56,17 +71,21 @@ class Patience:
                 self.check()
                 delay = self.delay(attempt, again.wait)
                 late = time.monotonic() - started + delay > self.timing.patience
-                if late or attempt >= min(self.timing.attempts, again.limit):
+                # Whoever says "in an hour" would say it again in a minute.
+                too_long = again.wait is not None and again.wait > self.timing.longest_retry_after
+                if late or too_long or attempt >= min(self.timing.attempts, again.limit):
                     raise again.failure from None
+                if delay > LONG:
+                    self._tell(f"{again.failure}; trying again in {span(delay)}")
             except (wire.HTTPError, OSError):
                 self.check()
                 raise
             self.pause(delay)
 
     def delay(self, attempt: int, asked: float | None) -> float:
-        """Seconds to wait after try number ``attempt``: what was asked for, capped; else doubling, with jitter."""
+        """Seconds to wait after try number ``attempt``: what was asked for; else doubling, with jitter."""
         if asked is not None:
-            return min(asked, self.timing.longest_retry_after)
+            return asked
         longest: float = min(self.timing.backoff * 2 ** (attempt - 1), self.timing.longest_backoff)
         return longest * random.uniform(0.5, 1.0)
 
@@ -75,14 +94,3 @@ class Patience:
             self._sleep(seconds)
         elif self.cancel.wait(seconds):
             self.check()
-
-
-def retry_after(header: str | None) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for (RFC 9110, section 10.2.3), None if it says nothing readable."""
-    text = (header or "").strip()[:64]
-    if text.isascii() and text.isdigit():
-        return float(min(int(text), 1 << 31))
-    try:
-        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None

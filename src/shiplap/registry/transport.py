@@ -16,7 +16,8 @@ from shiplap.registry.address import Reach
 from shiplap.registry.authority import Authority, Scopes, Site
 from shiplap.registry.connection import Answer, Body, Connections, Origin, join_url, split_url
 from shiplap.registry.failure import ERROR_LIMIT, Redactor, bare_url, refused, unreachable
-from shiplap.registry.patience import TRANSIENT, Patience, TryAgain, retry_after
+from shiplap.registry.limits import asked_wait
+from shiplap.registry.patience import TRANSIENT, Patience, TryAgain
 
 MOST_REDIRECTS = 10
 
@@ -95,12 +96,14 @@ class Transport:
         if answer.status in call.accept:
             return
         body = b"" if call.method == "HEAD" else answer.read(ERROR_LIMIT)
-        kind = answer.headers.get("Content-Type", "")
-        failure = refused(call.method, answer.url, answer.status, body, self._redactor, call.site.host, kind)
+        login = self._authority.login(call.site)
+        failure = refused(
+            call.method, answer.url, answer.status, body, self._redactor, call.site.host, answer.headers, login
+        )
         # A signed address that we were sent to may have expired on the way; the registry gives a fresh one.
         stale = answer.status in (401, 403) and answer.origin != call.site.origin
         if answer.status in TRANSIENT or stale:
-            raise TryAgain(failure, retry_after(answer.headers.get("Retry-After")))
+            raise TryAgain(failure, asked_wait(answer.headers))
         raise failure
 
     def _follow(self, call: Call) -> Answer:
