@@ -58,8 +58,8 @@ def command_line() -> str:
         "the reader of the output has gone; `shiplap run` ends with the status of what it ran.",
     ]
     for name in COMMANDS:
-        if name == "buildx":
-            parts += ["", "## shiplap buildx build", "", "The same as `shiplap build`."]
+        if COMMANDS[name][1].startswith("The same as "):
+            parts += ["", f"## shiplap {name}", "", COMMANDS[name][1].replace("shiplap", "`shiplap") + "`."]
         else:
             parts += ["", *_command(name)]
     return "\n".join(parts) + "\n"

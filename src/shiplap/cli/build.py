@@ -115,7 +115,7 @@ def parser(name: str = "build") -> Parser:
 
 def run(name: str, argv: list[str]) -> int:
     """Build."""
-    options = parser("buildx build" if name == "buildx" else "build").parse_args(argv)
+    options = parser(name).parse_args(argv)
     settings = settings_of(options)
     called = "check" if options.check else options.call
     if called not in ("", "build"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import time
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def run(name: str, argv: list[str]) -> int:
     """Show what the store holds."""
-    p = Parser("du", "Show what the store holds, in bytes.")
+    p = Parser(name, "Show what the store holds, in bytes.")
     p.add_argument("-v", "--verbose", action="store_true", help="everything there is to know of each record")
     p.add_argument(
         "--filter",
@@ -29,6 +30,8 @@ def run(name: str, argv: list[str]) -> int:
     p.add_argument(
         "--format", default="", choices=("", "json", "table"), help="json: one record a line; table: in columns"
     )
+    for habit in ("--builder", "--timeout"):
+        p.add_argument(habit, default="", help=argparse.SUPPRESS)
     options = p.parse_args(argv)
     if options.format and options.verbose:
         raise UsageError("--format and --verbose cannot be used together", code="bad-command-line")

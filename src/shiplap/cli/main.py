@@ -13,7 +13,6 @@ from shiplap.errors import Interrupted, ShiplapError, StepError
 # name -> (module, one line of help). The order is that of the help text.
 COMMANDS = {
     "build": ("build", "Build an image from a Dockerfile"),
-    "buildx": ("build", "The same, for scripts: shiplap buildx build"),
     "run": ("run", "Run a command in a new container from an image"),
     "images": ("images", "List the images of the store"),
     "inspect": ("inspect", "Show an image's manifest and config"),
@@ -36,6 +35,25 @@ COMMANDS = {
     "fsck": ("fsck", "Check the store, and repair it"),
     "doctor": ("doctor", "Say whether RUN works on this machine, how, and what would make it better"),
     "version": ("version", "Show the version"),
+    "builder inspect": ("builder", "Say which platforms this machine can run, and how"),
+    "builder build": ("build", "The same as shiplap build"),
+    "builder prune": ("prune", "The same as shiplap prune"),
+    "buildx build": ("build", "The same as shiplap build"),
+    "buildx b": ("build", "The same as shiplap build"),
+    "buildx create": ("buildx", "Keep a name for a builder; it is started nowhere"),
+    "buildx inspect": ("buildx", "Show a builder, and the platforms it builds for"),
+    "buildx ls": ("buildx", "List the builders"),
+    "buildx use": ("buildx", "Choose the current builder"),
+    "buildx rm": ("buildx", "Forget builders"),
+    "buildx stop": ("buildx", "Nothing to stop: succeeds if the builder is known"),
+    "buildx du": ("du", "The same as shiplap du"),
+    "buildx prune": ("prune", "The same as shiplap prune"),
+    "buildx version": ("version", "The same as shiplap version"),
+}
+# first word -> what its commands are for; their names are two words in COMMANDS.
+FAMILIES = {
+    "builder": "What this machine can build: shiplap builder inspect",
+    "buildx": "For scripts written for docker buildx: shiplap buildx create, ls, use, build, ...",
 }
 
 
@@ -56,10 +74,16 @@ def main(argv: list[str]) -> int:
     if name == "":
         print(usage())
         return 0 if not argv or argv[0] in ("-h", "--help", "help") else 2
+    if name in FAMILIES:
+        print(family_usage(name))
+        return 0 if rest else 2
     if name not in COMMANDS:
         from difflib import get_close_matches
 
-        close = get_close_matches(name, COMMANDS, 1)
+        if name in ("buildx bake", "bake"):
+            print("shiplap: bake is not there yet: build each target with shiplap build", file=sys.stderr)
+            return 2
+        close = get_close_matches(name, [*COMMANDS, *FAMILIES], 1)
         print(f"shiplap: unknown command {name!r}" + (f" (did you mean {close[0]}?)" if close else ""), file=sys.stderr)
         print("try: shiplap --help", file=sys.stderr)
         return 2
@@ -125,7 +149,7 @@ def _wants_traceback() -> bool:
 
 
 def _split(argv: list[str]) -> tuple[str, list[str]]:
-    """The command and its arguments; ``--root DIR`` may stand before it, ``docker buildx build`` drops its ``build``."""
+    """The command (of a family: two words) and its arguments; ``--root DIR`` may stand before it."""
     front: list[str] = []
     rest = list(argv)
     while rest and rest[0].startswith("-"):
@@ -143,17 +167,26 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
     name, *rest = rest
     if name == "help":
         return ("", []) if not rest else (rest[0], ["--help"])
-    if name == "buildx":
-        if not rest or rest[0] not in ("build", "b"):
-            return ("buildx", ["--help"]) if not rest or rest[0].startswith("-") else (f"buildx {rest[0]}", [])
-        rest = rest[1:]
+    if name in FAMILIES:
+        while rest and rest[0].startswith("-"):  # buildx's own flags: --builder NAME, --debug
+            word = rest.pop(0)
+            if word in ("-h", "--help"):
+                return name, ["--help"]
+            if word == "--builder" and rest:
+                front += ["--builder", rest.pop(0)]
+            elif word.startswith("--builder="):
+                front.append(word)
+        if not rest or rest[0] == "help":
+            return name, rest
+        name, rest = f"{name} {rest[0]}", rest[1:]
     return name, [*front, *rest]
 
 
 def usage() -> str:
     """The text of ``shiplap --help``."""
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:<{width}}{text}" for name, (_, text) in COMMANDS.items()]
+    shown = {name: text for name, (_, text) in COMMANDS.items() if " " not in name} | FAMILIES
+    width = max(map(len, shown)) + 2
+    lines = [f"  {name:<{width}}{text}" for name, text in shown.items()]
     return "\n".join(
         (
             f"shiplap {__version__}: builds multi-stage Dockerfiles into OCI images. No daemon, no root, no setup.",
@@ -165,5 +198,21 @@ def usage() -> str:
             "",
             "shiplap COMMAND --help says more. Everything shiplap keeps lies under --root, else SHIPLAP_ROOT,",
             "else ~/.local/share/shiplap.",
+        )
+    )
+
+
+def family_usage(family: str) -> str:
+    """The text of ``shiplap buildx --help``."""
+    shown = {name: text for name, (_, text) in COMMANDS.items() if name.startswith(f"{family} ")}
+    width = max(map(len, shown)) + 2
+    return "\n".join(
+        (
+            f"Usage: shiplap {family} COMMAND ...",
+            "",
+            f"{FAMILIES[family].partition(':')[0]}.",
+            "",
+            "Commands:",
+            *(f"  {name:<{width}}{text}" for name, text in shown.items()),
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 
@@ -21,7 +22,7 @@ examples:
 
 def run(name: str, argv: list[str]) -> int:
     """Remove what no image needs."""
-    p = Parser("prune", "Remove cached steps and blobs that no image needs.", epilog=_EPILOG)
+    p = Parser(name, "Remove cached steps and blobs that no image needs.", epilog=_EPILOG)
     add = p.add_argument
     add("-a", "--all", action="store_true", help="images without a name, cache mounts and remembered digests too")
     add("-f", "--force", action="store_true", help="do not ask (it asks only on a terminal)")
@@ -44,6 +45,8 @@ def run(name: str, argv: list[str]) -> int:
     add("--max-used-space", default="", metavar="SIZE", help="no more than this stays, least recently used goes first")
     add("--min-free-space", default="", metavar="SIZE", help="so much shall be free on the disk")
     add("--verbose", action="store_true", help="list what was removed")
+    for habit in ("--builder", "--timeout"):
+        p.add_argument(habit, default="", help=argparse.SUPPRESS)
     options = p.parse_args(argv)
     settings = settings_of(options)
     reserved, most, free = (
