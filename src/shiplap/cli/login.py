@@ -23,6 +23,10 @@ def _login(argv: list[str]) -> int:
     options = p.parse_args(argv)
     username, password = options.username, options.password
     if options.password_stdin:
+        if password:
+            raise UsageError(
+                "--password and --password-stdin exclude each other", code="no-credentials", hint="leave out --password"
+            )
         password = standard_input().readline().decode(errors="surrogateescape").rstrip("\r\n")
     asking = sys.stdin is not None and sys.stdin.isatty()
     if not username and asking:
@@ -33,8 +37,11 @@ def _login(argv: list[str]) -> int:
         raise UsageError("login needs a name and a password", code="no-credentials", hint="-u NAME --password-stdin")
     from shiplap.api.logins import login
 
-    file = login(options.host, username, password, settings_of(options))
-    print(f"Login Succeeded (kept in {file})")
+    done = login(options.host, username, password, settings_of(options))
+    how = "" if done.helper else ", readable to whoever can read that file"
+    print(f"Login Succeeded (kept in {done.place}{how})")
+    if done.winner:
+        print(f"shiplap: {done.winner} has another login for {done.host}, and is read first", file=sys.stderr)
     return 0
 
 
@@ -44,6 +51,8 @@ def _logout(argv: list[str]) -> int:
     options = p.parse_args(argv)
     from shiplap.api.logins import logout
 
-    known = logout(options.host, settings_of(options))
-    print(f"Removed the login for {options.host}" if known else f"Not logged in to {options.host}")
+    done = logout(options.host, settings_of(options))
+    print(f"Removed the login for {done.host}" if done.place else f"Not logged in to {done.host}")
+    if done.winner:
+        print(f"shiplap: {done.winner} still has a login for {done.host}", file=sys.stderr)
     return 0

@@ -53,13 +53,27 @@ class _Token(NamedTuple):
 class _TokenBody(msgspec.Struct, frozen=True):
     token: str | None = None
     access_token: str | None = None
+    refresh_token: str | None = None
     expires_in: float | None = None
 
 
 class Authority:
-    """Finds the ``Authorization`` header for a request to a registry. Thread-safe: one fetch a token, others wait."""
+    """Finds the ``Authorization`` header for a request to a registry. Thread-safe: one fetch a token, others wait.
 
-    def __init__(self, network: Network, connections: Connections, patience: Patience, redactor: Redactor) -> None:
+    ``offline``: ask for an identity token too, to be kept instead of the password; it is in ``identity_token`` if one came.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        connections: Connections,
+        patience: Patience,
+        redactor: Redactor,
+        *,
+        offline: bool = False,
+    ) -> None:
+        self.identity_token = ""
+        self._offline = offline
         self._network = network
         self._connections = connections
         self._patience = patience
@@ -147,6 +161,8 @@ class Authority:
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             raw = self._ask(site, "POST", realm, headers, urlencode(form).encode())
         else:
+            if self._offline and credential is not None and credential.username:
+                query += [("account", credential.username), ("client_id", "shiplap"), ("offline_token", "true")]
             separator = "&" if "?" in realm else "?"
             url = realm.partition("#")[0] + (separator + urlencode(query) if query else "")
             headers = {"Authorization": _basic(credential)} if credential is not None and credential.username else {}
@@ -158,6 +174,9 @@ class Authority:
         text = body.token or body.access_token or ""
         if not re.fullmatch(r"[\x21-\x7e]+", text):
             raise RegistryError(f"{bare_url(realm)} gave no usable token for {site.host}", code="token")
+        if self._offline and body.refresh_token:
+            self._redactor.hide(body.refresh_token)
+            self.identity_token = body.refresh_token
         # Without a word about it a token lives for 60 seconds (token.md, "expires_in").
         life = body.expires_in or 60.0
         return _Token(f"Bearer {text}", fetched + max(life - EARLY, life / 2))

@@ -143,6 +143,14 @@ def _tls(reason: BaseException, method: str, address: str, host: str) -> tuple[R
             "tls-certificate",
             f"put the authority's certificate at /etc/containers/certs.d/{host}/ca.crt or name it in SSL_CERT_FILE",
         ), False
+    if "ALERT" in text and any(mark in text for mark in _ABOUT_OURS):
+        return _no_answer(
+            method,
+            address,
+            "the registry did not accept our certificate, or wants one",
+            "client-certificate",
+            f"put it at ~/.config/containers/certs.d/{host}/client.cert, and its key beside it at client.key",
+        ), False
     if any(mark in text for mark in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER", "record layer")):
         return _no_answer(
             method,
@@ -152,6 +160,18 @@ def _tls(reason: BaseException, method: str, address: str, host: str) -> tuple[R
             f'if plain http is meant, add to registries.conf: [[registry]] location = "{host}" insecure = true',
         ), False
     return _no_answer(method, address, "TLS failed", "tls", "check the registry's certificate and protocol"), True
+
+
+# RFC 8446, section 6.2: alerts about the certificate of whoever gets them, in the names of OpenSSL.
+_ABOUT_OURS = (
+    "CERTIFICATE_REQUIRED",
+    "BAD_CERTIFICATE",
+    "UNSUPPORTED_CERTIFICATE",
+    "CERTIFICATE_REVOKED",
+    "CERTIFICATE_EXPIRED",
+    "CERTIFICATE_UNKNOWN",
+    "UNKNOWN_CA",
+)
 
 
 def _no_answer(method: str, address: str, why: str, code: str, hint: str) -> RegistryError:

@@ -14,8 +14,18 @@ from shiplap.registry.transport import Call, Transport
 from shiplap.settings import Credential, Network
 
 
-def check_login(network: Network, host: str, username: str, password: str, *, timing: Timing = Timing()) -> None:  # noqa: B008
-    """Return if the registry at ``host`` accepts the pair, else raise RegistryError(code="login-refused")."""
+def check_login(
+    network: Network,
+    host: str,
+    username: str,
+    password: str,
+    *,
+    timing: Timing = Timing(),  # noqa: B008
+) -> Credential:
+    """What to keep if the registry at ``host`` accepts the pair, else raise RegistryError(code="login-refused").
+
+    That is the pair, or an identity token if the registry's token server gives one in its place (token.md, offline_token).
+    """
     offered = Credential(username, password)
     asking = network._replace(credentials=lambda _host, _path: offered)
     redactor = Redactor()
@@ -24,8 +34,12 @@ def check_login(network: Network, host: str, username: str, password: str, *, ti
     connections = Connections(asking, timing)
     try:
         site = Sites(asking, connections).host(host)
-        transport = Transport(connections, Authority(asking, connections, patience, redactor), patience, redactor)
+        authority = Authority(asking, connections, patience, redactor, offline=True)
+        transport = Transport(connections, authority, patience, redactor)
         transport.perform(Call("GET", site, "/v2/", ()), lambda _answer: None)
+        if authority.identity_token:
+            return Credential(username, "", authority.identity_token)
+        return offered
     except RegistryError as error:
         if error.status in (401, 403):
             raise RegistryError(

@@ -42,7 +42,7 @@ class Sites:
 
     def host(self, host: str) -> Site:
         """The site of a registry as such, for a login."""
-        return self._site(Endpoint(host, "", self._network.insecure_host(host) or None))
+        return self._site(Endpoint(host, "", self._network.security_of(host)))
 
     def _site(self, endpoint: Endpoint) -> Site:
         host = HUB_HOST if endpoint.host == HUB else endpoint.host

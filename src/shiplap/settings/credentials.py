@@ -39,6 +39,10 @@ class AuthFiles(NamedTuple):
                 return found
         return None
 
+    def source(self, host: str) -> str:
+        """The file that speaks for a registry as a whole, "" if none does. Raises UsageError or RegistryError."""
+        return next((file for file in self.files if self._in_file(file, host, "") is not None), "")
+
     def _in_file(self, file: str, host: str, path: str) -> Credential | None:
         document = read_json(file)
         names = _HUB_NAMES if host in _HUB_NAMES else (host,)
@@ -58,8 +62,24 @@ class AuthFiles(NamedTuple):
         return None
 
 
-def store_login(file: str, host: str, credential: Credential, helper_path: str) -> None:
-    """Remember ``credential`` for ``host``: in the helper that ``file`` names, else in ``file`` (0600, atomic)."""
+def registry_name(text: str) -> str:
+    """``host[:port]`` out of what people write for a registry (``https://index.docker.io/v1/``). Raises UsageError."""
+    host = text.partition("://")[2] if "://" in text else text
+    host = host.partition("/")[0].lower()
+    if not re.fullmatch(r"[a-z0-9._-]+(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?", host):
+        raise UsageError(
+            "a login is for a registry, HOST or HOST:PORT",
+            code="registry-name",
+            hint="for example: registry.example:5000",
+        )
+    return "docker.io" if host in _HUB_NAMES else host
+
+
+def store_login(file: str, host: str, credential: Credential, helper_path: str) -> str:
+    """Remember ``credential`` for ``host``: in the helper that ``file`` names, else in ``file`` (0600, atomic).
+
+    Returns where it is now: the helper's name or the file.
+    """
     import base64
 
     document = read_json(file)
@@ -81,6 +101,7 @@ def store_login(file: str, host: str, credential: Credential, helper_path: str) 
     auths = _table(document, "auths", file)
     document["auths"] = {**_others(auths, names), (HUB if host in _HUB_NAMES else host): entry}
     write_json(file, document)
+    return f"docker-credential-{helper}" if helper else file
 
 
 def erase_login(file: str, host: str, helper_path: str) -> bool:

@@ -73,10 +73,13 @@ class Proxies(NamedTuple):
 
 
 class Mirror(NamedTuple):
-    """Another place that holds the same images. ``pull`` is ``all``, ``digest-only`` or ``tag-only``."""
+    """Another place that holds the same images. ``pull`` is ``all``, ``digest-only`` or ``tag-only``.
+
+    ``insecure`` is None where the file does not say.
+    """
 
     location: str
-    insecure: bool = False
+    insecure: bool | None = None
     pull: str = "all"
 
 
@@ -128,10 +131,15 @@ class Network(NamedTuple):
 
     def insecure_host(self, host: str) -> bool:
         """True if a file names ``host[:port]`` itself, as a registry or a mirror, as insecure."""
+        return bool(self.security_of(host))
+
+    def security_of(self, host: str) -> bool | None:
+        """The ``insecure`` that a file says of ``host[:port]`` itself, as a registry or a mirror; None if none does."""
+        said = [m.insecure for r in self.rules for m in r.mirrors if m.location.partition("/")[0] == host]
         rule = self.rule_for(host)
-        if rule is not None and rule.insecure and rule.location.partition("/")[0] in (host, ""):
-            return True
-        return any(m.insecure and m.location.partition("/")[0] == host for r in self.rules for m in r.mirrors)
+        if rule is not None and rule.location.partition("/")[0] in (host, ""):
+            said.insert(0, rule.insecure)
+        return True if True in said else next((each for each in said if each is not None), None)
 
     def endpoints(self, host: str, path: str, target: str = "") -> tuple[Endpoint, ...]:
         """Where to look for an image, mirrors first; ``target`` is a tag or a digest. Empty if the image is blocked.
@@ -150,6 +158,6 @@ class Network(NamedTuple):
         for mirror in rule.mirrors:
             if mirror.pull == "all" or (mirror.pull == "digest-only") == by_digest:
                 mirror_host, _, mirror_path = (mirror.location + rest).partition("/")
-                found.append(Endpoint(mirror_host, mirror_path, mirror.insecure or None, mirror=True))
+                found.append(Endpoint(mirror_host, mirror_path, mirror.insecure, mirror=True))
         own_host, _, own_path = (rule.location + rest if rule.location else name).partition("/")
         return (*found, Endpoint(own_host, own_path, rule.insecure))

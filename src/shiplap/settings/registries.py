@@ -105,7 +105,7 @@ def _mirror(path: str, table: Any, only: str) -> Mirror:
     pull = table.get("pull-from-mirror", only)
     if pull not in _PULLS:
         raise _wrong(path, f"pull-from-mirror is {str(pull)[:40]!r}", hint="use one of " + ", ".join(_PULLS))
-    return Mirror(location, bool(_flag(path, table, "insecure")), pull)
+    return Mirror(location, _flag(path, table, "insecure"), pull)
 
 
 def _place(path: str, table: dict[str, Any], key: str) -> str:

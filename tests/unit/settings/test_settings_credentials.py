@@ -13,7 +13,7 @@ import pytest
 
 from shiplap.errors import RegistryError, ShiplapError, UsageError
 from shiplap.settings import Credential, load
-from shiplap.settings.credentials import AuthFiles, erase_login, store_login
+from shiplap.settings.credentials import AuthFiles, erase_login, registry_name, store_login
 
 CANARY = "canary-of-a-password"
 
@@ -255,3 +255,36 @@ def test_credentials_do_not_show_themselves(tmp_path: Path) -> None:
     network = settings.network()
     assert network.credentials("r.io", "x") == Credential("me", CANARY)
     assert CANARY not in repr(settings) + repr(network)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("registry.example", "registry.example"),
+        ("Registry.Example:5000", "registry.example:5000"),
+        ("https://registry.example:5000/v2/", "registry.example:5000"),
+        ("https://index.docker.io/v1/", "docker.io"),
+        ("registry-1.docker.io", "docker.io"),
+        ("ghcr.io/team", "ghcr.io"),
+        ("[::1]:5000", "[::1]:5000"),
+    ],
+)
+def test_the_name_of_a_registry(text: str, host: str) -> None:
+    assert registry_name(text) == host
+
+
+@pytest.mark.parametrize("text", ["", "https://", "a b", "user@host", "host:port", "/path", "-\n"])
+def test_what_is_no_name_of_a_registry(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        registry_name(text)
+    assert caught.value.code == "registry-name" and caught.value.hint
+
+
+def test_where_a_login_is(tmp_path: Path, helpers: Path) -> None:
+    files = files_of(tmp_path, {}, {"auths": {"r.io": auth("me")}}, {"credsStore": "good"}, helpers=helpers)
+    keep(helpers, "kept.io", "me", CANARY)
+    assert files.source("r.io") == files.files[1]
+    assert files.source("kept.io") == files.files[2]
+    assert files.source("other.io") == ""
+    assert store_login(str(tmp_path / "new.json"), "r.io", Credential("me", CANARY), "") == str(tmp_path / "new.json")
+    assert store_login(files.files[2], "r.io", Credential("me", CANARY), str(helpers)) == "docker-credential-good"

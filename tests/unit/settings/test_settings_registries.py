@@ -192,3 +192,22 @@ def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
     loop.symlink_to(loop)
     with pytest.raises(UsageError):
         read_registries((str(loop),))
+
+
+@pytest.mark.parametrize(
+    ("table", "host", "said"),
+    [
+        ('[[registry]]\nlocation = "a:1"\ninsecure = false\n', "a:1", False),
+        ('[[registry]]\nlocation = "a:1"\ninsecure = true\n', "a:1", True),
+        ('[[registry]]\nlocation = "a:1"\n', "a:1", None),
+        ('[[registry]]\nlocation = "a:1"\ninsecure = true\n', "b:1", None),
+        ('[[registry]]\nprefix = "a:1"\nlocation = "b:1"\ninsecure = true\n', "a:1", None),
+        ('[[registry]]\nlocation = "a:1"\n[[registry.mirror]]\nlocation = "m:1/x"\ninsecure = false\n', "m:1", False),
+        ('[[registry]]\nlocation = "a:1"\n[[registry.mirror]]\nlocation = "m:1/x"\ninsecure = true\n', "m:1", True),
+        ('[[registry]]\nlocation = "a:1"\n[[registry.mirror]]\nlocation = "m:1"\n', "m:1", None),
+    ],
+)
+def test_what_a_file_says_of_a_hosts_security(tmp_path: Path, table: str, host: str, said: bool | None) -> None:
+    (tmp_path / "r.conf").write_text(table)
+    network = Network(rules=read_registries((str(tmp_path / "r.conf"),)))
+    assert network.security_of(host) is said and network.insecure_host(host) is (said is True)
