@@ -117,7 +117,7 @@ def _push(client: Registry, witness: Registry, near: Reference, behind: Referenc
 
 def _pull(client: Registry, store: Store, near: Reference, image: Image) -> str:
     def save(descriptor: Descriptor, chunks: Iterator[bytes]) -> None:
-        store.blobs.save(descriptor.digest, descriptor.size, chunks)
+        store.blobs.keep(descriptor.digest, descriptor.size, chunks)
 
     try:
         fetched = fetch_image(client, near, AMD64, lambda digest: False, save)

@@ -170,7 +170,7 @@ class BaseImages:
         return self._store.blobs.known(digest)
 
     def _save(self, descriptor: Descriptor, chunks: Iterator[bytes]) -> None:
-        self._store.blobs.save(descriptor.digest, descriptor.size, chunks)
+        self._store.blobs.keep(descriptor.digest, descriptor.size, chunks)
 
     def _client(self) -> Registry:
         with self._lock:

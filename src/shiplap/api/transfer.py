@@ -67,7 +67,7 @@ def pull(text: str, platform: str, settings: Settings, sink: Sink) -> Image:
     with Store(Path(settings.root)) as store, store.in_use(), Registry(settings.network(), sink) as registry:
 
         def save(descriptor: Descriptor, chunks: Iterator[bytes]) -> None:
-            store.blobs.save(descriptor.digest, descriptor.size, chunks)
+            store.blobs.keep(descriptor.digest, descriptor.size, chunks)
 
         step = f"pull {reference}"
         with telling(sink, step, f"pulling {reference.familiar()}"):

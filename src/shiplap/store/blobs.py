@@ -160,6 +160,16 @@ class Blobs:
         except OSError:
             return False
 
+    def keep(self, digest: Digest, size: int, verified: Iterable[bytes]) -> None:
+        """Keep what ``verified`` yields: it has compared digest and size before it ends, or raises.
+
+        For what a registry's ``open_blob`` yields, which would otherwise be hashed twice.
+        """
+        with self.writer(max(size, 0)) as writer:
+            for chunk in verified:
+                writer.file.write(chunk)
+            writer.commit(digest)
+
     def save(self, digest: Digest, size: int, chunks: Iterable[bytes]) -> None:
         """Keep what ``chunks`` yield; it must have this digest and size (bytes, -1 = any)."""
         with self.writer(max(size, 0)) as writer:

@@ -74,6 +74,18 @@ def test_a_stream_that_breaks_leaves_nothing(blobs: Blobs, tmp_path: Path) -> No
     assert left_aside(tmp_path) == []
 
 
+def test_what_a_verified_stream_yields_is_kept_only_if_it_ends_well(blobs: Blobs) -> None:
+    def broken() -> Iterator[bytes]:
+        yield DATA
+        raise OSError("another digest")
+
+    with pytest.raises(OSError):
+        blobs.keep(digest_of(DATA), len(DATA), broken())
+    assert not blobs.has(digest_of(DATA)) and not list(blobs.temporary.glob("*-blob-*"))
+    blobs.keep(digest_of(DATA), len(DATA), iter([DATA]))
+    assert blobs.read(digest_of(DATA)) == DATA
+
+
 def test_a_damaged_blob_is_never_believed_and_goes_at_once(blobs: Blobs) -> None:
     digest = blobs.write(DATA)
     blobs.path(digest).write_bytes(b"same bytes")
