@@ -79,7 +79,9 @@ def examine(machine: Machine, settings: Settings) -> Report:
     from shiplap.sandbox.survey import attempt
 
     disk = look_at_disk(settings.root)
-    trials = None if machine.userns or disk.problem else attempt(settings.root, settings.snapshots)
+    trials = (
+        None if machine.userns or disk.problem else attempt(settings.root, settings.snapshots, settings.helper_path)
+    )
     return diagnose(machine, trials, disk)
 
 
@@ -130,6 +132,7 @@ def diagnose(machine: Machine, trials: Trials | None, disk: Disk) -> Report:
         *_network(machine, trials, working),
         *_disk(disk),
         *_rest(machine),
+        *_platforms(machine, trials),
     ]
     rank = {"error": 0, "warning": 1, "note": 2, "ok": 3}
     return Report(
@@ -286,10 +289,22 @@ def _disk(disk: Disk) -> Iterator[Finding]:
 def _rest(machine: Machine) -> Iterator[Finding]:
     text = f"cgroups: {machine.cgroup}" + (", delegated" if machine.delegated and not machine.root else "")
     yield Finding(level="ok", name="cgroups", text=f"{text}; steps need none, and have the limits of who builds")
-    if machine.emulators:
-        text = f"RUN also works for {', '.join(machine.emulators)} (qemu)"
-        yield Finding(level="ok", name="platforms", text=text)
-    else:
-        fix = machine.install.format("qemu-user-static") or "install qemu-user-static and binfmt-support"
-        text = f"RUN works for {machine.architecture} only: no emulator is registered"
-        yield Finding(level="ok", name="platforms", text=text, fix=fix)
+
+
+def _platforms(machine: Machine, trials: Trials | None) -> Iterator[Finding]:
+    """Which foreign programs run, and how (``shiplap builder inspect`` lists them one by one)."""
+    if trials is None or not trials.ways:
+        return
+    for how, by in (
+        ("native", "by the processor itself"),
+        ("host", "by emulators that this machine has registered"),
+        ("emulator", "by a qemu of the step's own"),
+    ):
+        names = [f"linux/{way.architecture}" for way in trials.ways if way.how == how]
+        if names:
+            yield Finding(level="ok", name="platforms", text=f"RUN works for {', '.join(names)} {by}")
+    missing = [way for way in trials.ways if not way.how]
+    if len(missing) == len([way for way in trials.ways if way.how != "native"]) and missing:
+        way = next((way for way in missing if way.architecture in ("amd64", "arm64")), missing[0])
+        text = f"RUN works for no other platform: {way.reason}"
+        yield Finding(level="note", name="platforms", text=text, fix=way.fix)

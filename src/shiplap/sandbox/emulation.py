@@ -68,8 +68,11 @@ def require(platform: str, runtime: Runtime, scratch: str = "", path: str = "") 
         return None
     found = way(wanted.architecture, runtime, scratch, path)
     if not found.how:
-        said = f"RUN cannot run programs for {wanted} on this machine ({native}): {found.reason}"
-        raise SandboxError(said, code="no-emulator", hint=found.fix or None)
+        raise SandboxError(
+            f"RUN cannot run programs for {wanted} on this machine, which is {native}: {found.reason}",
+            code="no-emulator",
+            hint=found.fix or None,
+        )
     return found.emulator
 
 

@@ -11,7 +11,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from shiplap.sandbox import detect, network, seccomp
+from shiplap.sandbox import detect, emulation, network, seccomp
+from shiplap.sandbox.emulation import Way
 from shiplap.sandbox.spec import Runtime
 from shiplap.sandbox.userns import current, subordinate_ids
 
@@ -51,8 +52,6 @@ class Machine:
     """Programs for an isolated network that are installed."""
     tun: str
     """Why /dev/net/tun cannot be opened."""
-    emulators: tuple[str, ...]
-    """Foreign processors whose programs run here, by qemu's names."""
     install: str
     """How a package is installed, with {} for its name."""
 
@@ -87,6 +86,8 @@ class Trials:
     outlet: str
     """The program that connects an isolated network; empty if there is none."""
     outlet_reason: str
+    ways: tuple[Way, ...] = ()
+    """How programs of each architecture run, its own first; empty if no step can be isolated."""
 
 
 def look(root: str = "/") -> Machine:
@@ -110,13 +111,14 @@ def look(root: str = "/") -> Machine:
         delegated=_delegated(root),
         outlets=tuple(name for name in network.PROGRAMS if network.find(name)),
         tun=_tun(f"{root}dev/net/tun"),
-        emulators=_emulators(Path(f"{root}proc/sys/fs/binfmt_misc")),
         install=next((how for tool, how in PACKAGE_TOOLS.items() if shutil.which(tool, path=detect.SEARCH)), ""),
     )
 
 
-def attempt(scratch: str, snapshots: str = "auto") -> Trials:
-    """Try every runtime, overlay and network (some 0.3 s), with the store's disk under the directory ``scratch``.
+def attempt(scratch: str, snapshots: str = "auto", path: str = "") -> Trials:
+    """Try every runtime, overlay, network and platform (a second), with the store's disk under the directory ``scratch``.
+
+    ``path``: where emulators are looked for besides the system's directories.
 
     As root, or in a process that has entered a user namespace. Raises nothing.
     """
@@ -145,6 +147,7 @@ def attempt(scratch: str, snapshots: str = "auto") -> Trials:
         copies=chosen is not None and not chosen.overlay,
         outlet=outlet,
         outlet_reason=reason,
+        ways=emulation.ways(chosen, scratch, path) if chosen is not None else (),
     )
 
 
@@ -181,17 +184,3 @@ def _tun(path: str) -> str:
     except OSError as error:
         return (error.strerror or "").lower()
     return ""
-
-
-def _emulators(directory: Path) -> tuple[str, ...]:
-    """Processors that binfmt_misc has an enabled emulator for that is found from inside any root (flag F)."""
-    found = []
-    for entry in sorted(directory.glob("qemu-*")):
-        try:
-            lines = entry.read_text().splitlines()
-        except OSError:
-            continue
-        flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
-        if "enabled" in lines and "F" in flags:
-            found.append(entry.name.removeprefix("qemu-"))
-    return tuple(found)

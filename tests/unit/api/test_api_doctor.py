@@ -11,6 +11,7 @@ import pytest
 
 from shiplap.api.doctor import Disk, Finding, Report, diagnose, known_holes, look_at_disk
 from shiplap.cli.doctor import lines
+from shiplap.sandbox.emulation import Way
 from shiplap.sandbox.survey import FoundRuntime, Machine, Trials, look
 
 MACHINE = Machine(
@@ -27,7 +28,6 @@ MACHINE = Machine(
     delegated=True,
     outlets=("pasta", "slirp4netns"),
     tun="",
-    emulators=("aarch64",),
     install="sudo apt-get install {}",
 )
 NATIVE = FoundRuntime("native", "", True)
@@ -41,6 +41,7 @@ TRIALS = Trials(
     copies=False,
     outlet="pasta",
     outlet_reason="",
+    ways=(Way("amd64", "native"), Way("arm64", "emulator", "/usr/bin/qemu-aarch64-static")),
 )
 DISK = Disk(path="/s", kind="ext4", options=("rw", "relatime"), free=50 << 30, files=10**7)
 
@@ -220,14 +221,28 @@ def test_this_machine() -> None:
 def test_in_an_empty_root(tmp_path: Path) -> None:
     """Files that are not there are answers, too."""
     found = look(f"{tmp_path}/")
-    assert (found.cgroup, found.delegated, found.emulators) == ("none", False, ())
+    assert (found.cgroup, found.delegated) == ("none", False)
     assert found.tun == "no such file or directory"
-    misc = tmp_path / "proc/sys/fs/binfmt_misc"
-    misc.mkdir(parents=True)
-    (misc / "qemu-aarch64").write_text("enabled\ninterpreter /usr/bin/qemu-aarch64-static\nflags: OCF\n")
-    (misc / "qemu-arm").write_text("enabled\ninterpreter /usr/bin/qemu-arm\nflags: OC\n")
-    (misc / "qemu-s390x").write_text("disabled\nflags: F\n")
-    assert look(f"{tmp_path}/").emulators == ("aarch64",)
+
+
+def test_platforms() -> None:
+    def said(*ways: Way) -> list[tuple[str, str, str]]:
+        found = report(trials=dataclasses.replace(TRIALS, ways=ways)).findings
+        return [(each.level, each.text, each.fix) for each in found if each.name == "platforms"]
+
+    amd64, i386 = Way("amd64", "native"), Way("386", "native")
+    missing = Way("arm64", reason="no static qemu-aarch64 is installed", fix="sudo apt-get install qemu-user-static")
+    alone = "RUN works for no other platform: no static qemu-aarch64 is installed"
+    assert said(amd64, i386, Way("riscv64", reason="none"), missing) == [
+        ("note", alone, "sudo apt-get install qemu-user-static"),
+        ("ok", "RUN works for linux/amd64, linux/386 by the processor itself", ""),
+    ]
+    assert said(amd64, Way("arm64", "host"), Way("s390x", "emulator", "/q"), Way("mips64", reason="none")) == [
+        ("ok", "RUN works for linux/amd64 by the processor itself", ""),
+        ("ok", "RUN works for linux/arm64 by emulators that this machine has registered", ""),
+        ("ok", "RUN works for linux/s390x by a qemu of the step's own", ""),
+    ]
+    assert said() == []
 
 
 def test_json_is_the_report(tmp_path: Path) -> None:
