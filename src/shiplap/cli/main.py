@@ -22,6 +22,8 @@ COMMANDS = {
     "rmi": ("rmi", "Forget names of images"),
     "save": ("save", "Write images to an archive"),
     "load": ("load", "Read images from an archive"),
+    "imagetools create": ("imagetools", "Make an image of others, without a build"),
+    "imagetools inspect": ("imagetools", "Show an image in a registry, or anywhere else"),
     "copy": ("copying", "Copy an image between store, registries, layouts, archives and Docker"),
     "import": ("importing", "Make an image from a root file system"),
     "pull": ("pull", "Get an image from a registry"),
@@ -52,6 +54,7 @@ COMMANDS = {
 }
 # first word -> what its commands are for; their names are two words in COMMANDS.
 FAMILIES = {
+    "imagetools": "Make images of images, and look into them where they are: shiplap imagetools create, inspect",
     "builder": "What this machine can build: shiplap builder inspect",
     "buildx": "For scripts written for docker buildx: shiplap buildx create, ls, use, build, ...",
 }
@@ -167,6 +170,9 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
     name, *rest = rest
     if name == "help":
         return ("", []) if not rest else (rest[0], ["--help"])
+    if name == "buildx" and "imagetools" in rest[:3]:
+        position = rest.index("imagetools")
+        name, rest = "imagetools", [*rest[:position], *rest[position + 1 :]]
     if name in FAMILIES:
         while rest and rest[0].startswith("-"):  # buildx's own flags: --builder NAME, --debug
             word = rest.pop(0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from shiplap.errors import ImageError, Place
 from shiplap.events.facts import Sink
 from shiplap.images.choose import DEEPEST_INDEX, choose_manifest
@@ -42,14 +40,6 @@ def survey(source: Source, platform: Platform | None = None, *, partial: bool = 
     found = _Survey(source, partial)
     found.add(descriptor, raw, 0)
     return Transfer(descriptor, tuple(found.manifests.values()), tuple(found.blobs.values()), source.names)
-
-
-def survey_index(source: Source, roots: Sequence[tuple[Source, Descriptor]]) -> Transfer:
-    """What the manifests ``roots`` are made of, all of which ``source`` has; without any index over them."""
-    found = _Survey(source, False)
-    for origin, descriptor in roots:
-        found.add(descriptor, origin.manifest(descriptor), 1)
-    return Transfer(Descriptor(), tuple(found.manifests.values()), tuple(found.blobs.values()))
 
 
 class _Survey:

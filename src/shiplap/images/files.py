@@ -311,8 +311,6 @@ class Boxed:
 class BoxSource:
     """A ``Source``: one image of a box."""
 
-    home: Reference | None = None
-
     def __init__(self, boxed: Boxed, image: Listed) -> None:
         self._boxed = boxed
         self._root = image.descriptor
@@ -337,6 +335,12 @@ class BoxSource:
             data = self._boxed.read(descriptor.digest, descriptor.size, CONFIG_LIMIT)
             return iter((data,)) if data else iter(())
         return self._boxed.chunks(descriptor)
+
+    def home_of(self, descriptor: Descriptor) -> Reference | None:
+        return None
+
+    def referrers(self, digest: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        return ()
 
 
 def merged(images: list[Listed]) -> Listed:

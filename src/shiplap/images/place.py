@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 import msgspec
 
 from shiplap.errors import ImageError, Place
-from shiplap.oci.digest import split_digest
+from shiplap.oci.digest import Digest, split_digest
 from shiplap.oci.manifest import Descriptor
 from shiplap.oci.reference import Reference
 
@@ -23,8 +23,6 @@ class Source(Protocol):
     """How to call it in messages."""
     names: tuple[str, ...]
     """The full references it is known by there."""
-    home: Reference | None
-    """The registry's repository it is in: another one there may take blobs from it without a copy."""
 
     def root(self) -> tuple[Descriptor, bytes]:
         """The manifest or index, its very bytes."""
@@ -37,6 +35,12 @@ class Source(Protocol):
 
     def chunks(self, descriptor: Descriptor, step: str = "") -> Iterator[bytes]:
         """A blob, in chunks of up to 1 MiB. ``step`` names the transfer in Progress facts."""
+
+    def home_of(self, descriptor: Descriptor) -> Reference | None:
+        """The repository of a registry that has the blob, if one has: another there may take it without a copy."""
+
+    def referrers(self, digest: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """The manifests there that have this one as their subject, where that can be asked."""
 
 
 class Transfer(msgspec.Struct, frozen=True):

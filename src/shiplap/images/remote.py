@@ -7,6 +7,7 @@ from typing import BinaryIO, cast
 
 from shiplap.errors import ImageError
 from shiplap.images.place import ChunkReader, Source, Transfer
+from shiplap.oci.digest import Digest
 from shiplap.oci.manifest import Descriptor, Manifest, parse_manifest
 from shiplap.oci.reference import Reference, parse_reference
 from shiplap.registry.client import Registry
@@ -20,7 +21,6 @@ class RegistrySource:
     def __init__(self, registry: Registry, text: str) -> None:
         self._registry = registry
         self._reference = parse_reference(text)
-        self.home: Reference | None = self._reference
         self.title = str(self._reference)
         self.names: tuple[str, ...] = (str(self._reference._replace(digest="")),) if self._reference.tag else ()
         self._root: tuple[Descriptor, bytes] | None = None
@@ -38,6 +38,12 @@ class RegistrySource:
 
     def chunks(self, descriptor: Descriptor, step: str = "") -> Iterator[bytes]:
         return self._registry.open_blob(self._reference, descriptor, step=step, told=bool(step))
+
+    def home_of(self, descriptor: Descriptor) -> Reference | None:
+        return self._reference
+
+    def referrers(self, digest: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        return self._registry.referrers(self._reference, digest, artifact_type)
 
 
 class RegistryTarget:
@@ -58,7 +64,9 @@ class RegistryTarget:
                 code="digest-mismatch",
             )
         *children, (root, raw) = transfer.manifests
-        blobs = {blob.digest: OutgoingBlob(blob, _opener(source, blob), source.home) for blob in transfer.blobs}
+        blobs = {
+            blob.digest: OutgoingBlob(blob, opener_of(source, blob), source.home_of(blob)) for blob in transfer.blobs
+        }
         parsed = parse_manifest(raw, root.media_type, root.digest)
         if isinstance(parsed, Manifest):
             push_image(self._registry, self._reference, raw, root.media_type, list(blobs.values()), step=step)
@@ -69,7 +77,9 @@ class RegistryTarget:
         push_index(self._registry, self._reference, raw, root.media_type, outgoing, step=step)
 
 
-def _opener(source: Source, blob: Descriptor) -> Opener:
+def opener_of(source: Source, blob: Descriptor) -> Opener:
+    """Opens a blob of ``source`` for an upload."""
+
     def open_at(offset: int) -> BinaryIO:
         return cast(BinaryIO, ChunkReader(source.chunks(blob), offset))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from shiplap.errors import ImageError, StoreError
 from shiplap.images.place import CHUNK, Source, Transfer
-from shiplap.oci.digest import is_digest
+from shiplap.oci.digest import Digest, is_digest
 from shiplap.oci.manifest import Descriptor
 from shiplap.oci.reference import Reference, parse_reference
 from shiplap.registry.side_by_side import side_by_side
@@ -18,8 +18,6 @@ _PARALLEL = 4
 
 class StoreSource:
     """A ``Source``: what the store knows as ``text``. Raises ImageError: no-such-image, ambiguous-image."""
-
-    home: Reference | None = None
 
     def __init__(self, store: Store, text: str) -> None:
         self._store = store
@@ -52,6 +50,12 @@ class StoreSource:
             blob.finish()
             if held:
                 yield held
+
+    def home_of(self, descriptor: Descriptor) -> Reference | None:
+        return None
+
+    def referrers(self, digest: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        return ()
 
 
 class StoreTarget:
