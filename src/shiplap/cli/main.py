@@ -16,6 +16,7 @@ COMMANDS = {
     "run": ("run", "Run a command in a new container from an image"),
     "images": ("images", "List the images of the store"),
     "inspect": ("inspect", "Show an image's manifest and config"),
+    "diff": ("diff", "Show how two images differ: by step, file and byte"),
     "history": ("history", "Show how an image was made"),
     "logs": ("logs", "Show what the steps of a build wrote"),
     "tag": ("tag", "Give an image a further name"),
