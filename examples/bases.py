@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/local/go/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -23,8 +24,11 @@ USERS = {
 }
 
 
-def busybox_rootfs(root: Path) -> Path:
-    """A root file system with a static busybox, its applets, and a few users."""
+def busybox_rootfs(root: Path, busybox: Path | None = None, runner: Sequence[str] = ()) -> Path:
+    """A root file system with a static busybox (default: this machine's), its applets, and a few users.
+
+    ``runner``: what runs a busybox that is for another processor.
+    """
     for name in (
         "bin",
         "dev",
@@ -43,9 +47,10 @@ def busybox_rootfs(root: Path) -> Path:
     (root / "root").chmod(0o700)
     (root / "tmp").chmod(0o1777)
     program = root / "bin/busybox"
-    shutil.copyfile(find_busybox(), program)
+    shutil.copyfile(busybox or find_busybox(), program)
     program.chmod(0o755)
-    for applet in subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split():
+    listed = subprocess.run([*runner, program, "--list"], capture_output=True, text=True, check=True).stdout
+    for applet in listed.split():
         if applet != "busybox":
             (root / "bin" / applet).symlink_to("busybox")
     (root / "etc/passwd").write_text("".join(f"{n}:x:{i}:{i}:{n}:{home}:/bin/sh\n" for n, (i, home) in USERS.items()))

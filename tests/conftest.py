@@ -147,3 +147,55 @@ def rootless(installed: tuple[str, ...], ordinary_user: int, mirror: Path, tmp_p
     env = {"CONTAINERS_REGISTRIES_CONF": str(home / "registries.conf")}
     yield Shiplap(home / "store", env, home, installed, user)
     subprocess.run(["rm", "-rf", home], check=False)
+
+
+@pytest.fixture(scope="session")
+def single_user() -> int:
+    """A user without a range of subordinate ids."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a user without subordinate ids")
+    name = "shiplap-single"
+    with once(WORK / "single"):
+        none = ["-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0"]
+        subprocess.run([program("useradd"), *none, "--create-home", name], check=False, capture_output=True)
+    assert name not in Path("/etc/subuid").read_text()
+    return pwd.getpwnam(name).pw_uid
+
+
+@pytest.fixture
+def single(installed: tuple[str, ...], single_user: int, mirror: Path) -> Iterator[Shiplap]:
+    """shiplap as a user who has one id, their own."""
+    home = Path("/var/tmp") / f"shiplap-home-{os.getpid()}-{os.urandom(4).hex()}"
+    home.mkdir(mode=0o755)
+    shutil.copy(mirror, home / "registries.conf")
+    (home / "registries.conf").chmod(0o644)
+    os.chown(home, single_user, pwd.getpwuid(single_user).pw_gid)
+    yield Shiplap(
+        home / "store", {"CONTAINERS_REGISTRIES_CONF": str(home / "registries.conf")}, home, installed, single_user
+    )
+    subprocess.run(["rm", "-rf", home], check=False)
+
+
+@pytest.fixture(scope="session")
+def armbox() -> Path:
+    """A Docker archive of the image ``armbox``: busybox for linux/arm64, from Debian."""
+    made = WORK / "armbox.tar"
+    with once(made) as ours:
+        if ours:
+            making = WORK / "armbox"
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            setup = REPOSITORY / "tests/setup/foreign.sh"
+            subprocess.run(["sh", setup, "arm64", "busybox-static", making / "package"], check=True)
+            busybox = next((making / "package").glob("**/bin/busybox"))
+            bases.busybox_rootfs(making / "root", busybox, [program("qemu-aarch64-static")])
+            tar = ["tar", "--sort=name", "--mtime=@1600000000", "--owner=0", "--group=0", "--numeric-owner"]
+            subprocess.run([*tar, "-C", making / "root", "-cf", making / "root.tar", "."], check=True)
+            shiplap = Shiplap(making / "store")
+            changes = [word for setting in SHELL for word in ("-c", setting)]
+            shiplap.run("import", "--platform", "linux/arm64", *changes, making / "root.tar", "armbox")
+            shiplap.run("save", "-o", f"{made}.making", "armbox")
+            shutil.rmtree(making)
+            os.rename(f"{made}.making", made)
+            made.chmod(0o644)
+    return made

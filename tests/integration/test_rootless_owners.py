@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Iterator
 from difflib import unified_diff
 from pathlib import Path
 
@@ -92,33 +91,6 @@ def _make(root: Path) -> None:
     (package / "DEBIAN/postinst").chmod(0o755)
     subprocess.run(["dpkg-deb", "-b", package, root / "pkg.deb"], check=True, capture_output=True)
     shutil.rmtree(package)
-
-
-@pytest.fixture(scope="session")
-def single_user() -> int:
-    """A user without a range of subordinate ids."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can make a user without subordinate ids")
-    name = "shiplap-single"
-    with once(WORK / "single"):
-        none = ["-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0"]
-        subprocess.run([program("useradd"), *none, "--create-home", name], check=False, capture_output=True)
-    assert name not in Path("/etc/subuid").read_text()
-    return pwd.getpwnam(name).pw_uid
-
-
-@pytest.fixture
-def single(installed: tuple[str, ...], single_user: int, mirror: Path) -> Iterator[Shiplap]:
-    """shiplap as a user who has one id, their own."""
-    home = Path("/var/tmp") / f"shiplap-home-{os.getpid()}-{os.urandom(4).hex()}"
-    home.mkdir(mode=0o755)
-    shutil.copy(mirror, home / "registries.conf")
-    (home / "registries.conf").chmod(0o644)
-    os.chown(home, single_user, pwd.getpwuid(single_user).pw_gid)
-    yield Shiplap(
-        home / "store", {"CONTAINERS_REGISTRIES_CONF": str(home / "registries.conf")}, home, installed, single_user
-    )
-    subprocess.run(["rm", "-rf", home], check=False)
 
 
 def build(shiplap: Shiplap, base: Path, *flags: str, **env: str) -> list[str]:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -95,10 +94,7 @@ def test_cross_compiling(shiplap: Shiplap, platform: str, machine: int, tmp_path
     assert int.from_bytes(head[18:20], "little") == machine
     image = json.loads(shiplap.run("inspect", "it").stdout)[0]["Image"]
     assert f"{image['os']}/{image['architecture']}" == platform
-    emulator = shutil.which("qemu-aarch64-static") if machine == 183 else None
-    if emulator is not None:
-        done = subprocess.run([emulator, tmp_path / "out/bin/app"], capture_output=True, text=True, check=True)
-        assert done.stdout == "hello from linux/arm64\n"
+    assert shiplap.run("run", "it").stdout == f"hello from {platform}\n"
 
 
 def test_everything_is_cached_the_second_time(shiplap: Shiplap) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ def platforms(settings: Settings, isolation: str = "auto") -> tuple[PlatformRepo
     As root, or in a process that has entered a user namespace: an ordinary user's that has not, or a machine where no
     step can be isolated, gets a report on its own platform alone, saying so.
     """
+    os.makedirs(settings.root, 0o700, exist_ok=True)  # the disk that steps would run on
     try:
         runtime = runtime_for(isolation, settings)()
     except SandboxError as error:
