@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -93,15 +94,13 @@ def _outgoing(store: Store, digest: Digest) -> OutgoingManifest:
 
 def _blobs(store: Store, manifest: Manifest) -> list[OutgoingBlob]:
     return [
-        OutgoingBlob(descriptor, _opener(store, descriptor.digest))
+        OutgoingBlob(descriptor, _opener(store, descriptor.digest), check=partial(store.blobs.check, descriptor.digest))
         for descriptor in (manifest.config, *manifest.layers)
     ]
 
 
 def _opener(store: Store, digest: Digest) -> Callable[[int], BinaryIO]:
     def open_at(offset: int) -> BinaryIO:
-        if not offset:
-            return store.blobs.checking(digest)
         file = store.blobs.open(digest)
         file.seek(offset)
         return file

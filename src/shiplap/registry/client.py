@@ -26,7 +26,7 @@ from shiplap.registry.patience import Patience, TryAgain
 from shiplap.registry.referrers import Referrers, referrer_descriptor
 from shiplap.registry.sites import Sites
 from shiplap.registry.transport import Call, Transport
-from shiplap.registry.upload import Opener, Upload
+from shiplap.registry.upload import Check, Opener, Upload
 from shiplap.settings import Network
 
 ACCEPT = ", ".join(
@@ -156,17 +156,19 @@ class Registry:
         mount_from: Reference | None = None,
         *,
         step: str = "",
+        check: Check | None = None,
     ) -> str:
         """Bring a blob to the repository: ``present``, ``mounted`` (from another repository there) or ``uploaded``.
 
-        ``opener(offset)`` opens its bytes; it is called again for every resumption.
+        ``opener(offset)`` opens its bytes; it is called again for every resumption. The registry verifies what it gets; if it
+        finds other bytes, ``check`` is called, to raise if they are so at home, before the blob is sent again.
         """
         site = self._sites.writing(ref)
         digest = parse_digest(descriptor.digest)
         meter = Meter(self._sink, step or f"push {ref.familiar()}", digest, descriptor.size)
         near = mount_from is not None and mount_from.host == ref.host and mount_from.path != ref.path
         source = self._sites.writing(mount_from).path if near and mount_from is not None else ""
-        outcome = Upload(self._transport, site, digest, descriptor.size, opener, meter).run(source)
+        outcome = Upload(self._transport, site, digest, descriptor.size, opener, meter, check).run(source)
         if outcome != "uploaded":
             meter(descriptor.size, True)
         return outcome

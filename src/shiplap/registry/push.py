@@ -13,15 +13,19 @@ from shiplap.oci.manifest import Descriptor
 from shiplap.oci.reference import Reference
 from shiplap.registry.client import Registry
 from shiplap.registry.side_by_side import side_by_side
-from shiplap.registry.upload import Opener
+from shiplap.registry.upload import Check, Opener
 
 
 class OutgoingBlob(msgspec.Struct, frozen=True):
-    """A blob to push: ``opener(offset)`` opens its bytes; ``mount_from`` is where the registry may have it already."""
+    """A blob to push: ``opener(offset)`` opens its bytes; ``mount_from`` is where the registry may have it already.
+
+    ``check`` raises if it is damaged at home; it is called if the registry finds it damaged.
+    """
 
     descriptor: Descriptor
     opener: Opener
     mount_from: Reference | None = None
+    check: Check | None = None
 
 
 class OutgoingManifest(msgspec.Struct, frozen=True):
@@ -93,7 +97,7 @@ def _push_blobs(registry: Registry, ref: Reference, blobs: Sequence[OutgoingBlob
 
     def push(blob: OutgoingBlob) -> None:
         if not stop.is_set():
-            registry.push_blob(ref, blob.descriptor, blob.opener, blob.mount_from, step=step)
+            registry.push_blob(ref, blob.descriptor, blob.opener, blob.mount_from, step=step, check=blob.check)
 
     # The largest first: the last to finish should not be the last to start.
     queue = sorted(unique.values(), key=lambda blob: -blob.descriptor.size)

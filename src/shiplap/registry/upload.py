@@ -22,12 +22,29 @@ from shiplap.registry.transport import Call, Transport
 Opener = Callable[[int], BinaryIO]
 """Opens the blob's bytes for reading at an offset."""
 
+Check = Callable[[], None]
+"""Reads a blob at home and raises if it is damaged."""
+
+
+def _unchecked() -> None:
+    """Nobody could say."""
+
 
 class Upload:
-    """One blob on its way to one repository."""
+    """One blob on its way to one repository.
+
+    Its bytes are not hashed here: the registry does that, and only if it finds others is ``check`` asked where they changed.
+    """
 
     def __init__(
-        self, transport: Transport, site: Site, digest: Digest, size: int, opener: Opener, report: Report
+        self,
+        transport: Transport,
+        site: Site,
+        digest: Digest,
+        size: int,
+        opener: Opener,
+        report: Report,
+        check: Check | None = None,
     ) -> None:
         self._transport = transport
         self._site = site
@@ -35,6 +52,7 @@ class Upload:
         self._size = size
         self._opener = opener
         self._report = report
+        self._check = check or _unchecked
         self._session = ""
         self._sent = 0
 
@@ -123,7 +141,7 @@ class Upload:
             # A renewed token sends the body once more: each gets its own reader.
             if not length:
                 return b""
-            bodies.append(_Outgoing(self._opener, start, self._size, self._transport, self._report))
+            bodies.append(_Outgoing(self._opener, start, self._size, self._transport, self._report, self._check))
             return bodies[-1]
 
         call = Call(method, self._site, url, self._scopes(), headers, body, accept)
@@ -135,6 +153,7 @@ class Upload:
                 raise TryAgain(error) from None
             if error.status == 400 and "DIGEST_INVALID" in str(error):
                 # Damage on the way, which ends the session; or the bytes are not those of the digest, which stays so.
+                self._check()
                 raise TryAgain(_damaged(error), limit=3) from None
             raise
         finally:
@@ -171,7 +190,10 @@ class Upload:
 class _Outgoing:
     """The body of an upload: exactly the announced bytes from ``start`` on."""
 
-    def __init__(self, opener: Opener, start: int, size: int, transport: Transport, report: Report) -> None:
+    def __init__(
+        self, opener: Opener, start: int, size: int, transport: Transport, report: Report, check: Check
+    ) -> None:
+        self._check = check
         self._transport = transport
         self._report = report
         self._position = start
@@ -189,6 +211,7 @@ class _Outgoing:
         except OSError as error:
             raise _unreadable(error) from None
         if not data and left:
+            self._check()
             raise RegistryError(
                 f"the blob to push ended {left} bytes early", code="blob-truncated", where=Place(blob="")
             )

@@ -95,10 +95,6 @@ class Blobs:
             return False
         return True
 
-    def checking(self, digest: Digest) -> BinaryIO:
-        """The blob's file; who reads it to its end learns there if it is damaged (StoreError, blob-corrupt)."""
-        return io.BufferedReader(_Checking(self.verified(digest)), 1 << 16)
-
     def open(self, digest: Digest) -> BinaryIO:
         """The blob's file. The reader checks what it reads (see ``verified``)."""
         self.lease.hold(BLOB, digest)
@@ -330,29 +326,6 @@ class VerifiedReader:
             pass
         if self._hasher.hexdigest() != self._expected:
             raise self._blobs.condemn(self._digest)
-
-
-class _Checking(io.RawIOBase):
-    """A verified reader as a file."""
-
-    def __init__(self, reader: VerifiedReader) -> None:
-        super().__init__()
-        self._reader = reader
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object, /) -> int:
-        view = memoryview(buffer)  # type: ignore[arg-type]
-        data = self._reader.read(view.nbytes)
-        view[: len(data)] = data
-        if len(data) < view.nbytes:
-            self._reader.finish()
-        return len(data)
-
-    def close(self) -> None:
-        self._reader.__exit__()
-        super().close()
 
 
 def _missing(digest: Digest) -> StoreError:

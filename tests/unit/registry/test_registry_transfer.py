@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shiplap.errors import ImageError, RegistryError
+from shiplap.errors import ImageError, RegistryError, StoreError
 from shiplap.oci import media_types
 from shiplap.oci.digest import digest_of
 from shiplap.oci.manifest import Descriptor, Index, PlatformFields, encode_manifest
@@ -247,6 +247,21 @@ def test_a_blob_with_other_bytes_is_refused_by_the_registry(server: MemoryRegist
     ref = parse_reference(f"{server.host}/a/b:1")
     with pytest.raises(RegistryError, match="DIGEST_INVALID"):
         client.push_blob(ref, Descriptor(digest="sha256:" + "a" * 64, size=5), kit.opener(b"other"))
+
+
+def test_a_blob_that_is_damaged_at_home_is_not_sent_again(server: MemoryRegistry, client: Registry, kit: Any) -> None:
+    asked: list[str] = []
+
+    def check() -> None:
+        asked.append("check")
+        raise StoreError("it is damaged", code="blob-corrupt")
+
+    ref = parse_reference(f"{server.host}/a/b:1")
+    good = Descriptor(digest="sha256:" + "a" * 64, size=5)
+    for data in (b"other", b"oth"):
+        with pytest.raises(StoreError):
+            client.push_blob(ref, good, kit.opener(data), check=check)
+    assert len(asked) == 2 and not server.repository("a/b").blobs
 
 
 def test_a_registry_that_changes_a_manifest_is_found_out(server: MemoryRegistry, client: Registry, kit: Any) -> None:
