@@ -238,11 +238,10 @@ class Boxed:
         return self._paths.get(digest) or "blobs/" + "/".join(split_digest(digest))
 
     def _small(self, path: str, limit: int = 16 << 20) -> bytes:
-        with self.box.open(path) as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
+        if self.box.size(path) > limit:
             raise ImageError(f"{path} of {self.box.title} is over {limit} bytes", code="too-large")
-        return data
+        with self.box.open(path) as file:
+            return file.read(self.box.size(path))
 
     def _oci(self) -> list[Listed]:
         index = parse_manifest(self._small("index.json"))
