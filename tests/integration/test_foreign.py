@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from difflib import unified_diff
 from pathlib import Path
 
@@ -46,6 +47,18 @@ RUN case $TARGETARCH in arm64) compiler=aarch64-linux-gnu-gcc ;; amd64) compiler
 FROM scratch
 COPY --from=build /hello /hello
 ENTRYPOINT ["/hello"]
+"""
+MACHINE = """import os, shutil, sys
+from shiplap.sandbox import binfmt, elf
+def narrow(kind, pid):  # by which shiplap knows that it is in a user namespace
+    with open(f"/proc/{pid}/{kind}_map", "w") as file:
+        file.write("0 0 100000")
+binfmt._map_to_itself = narrow
+arm = elf.PROCESSORS["arm64"]
+made = binfmt.emulate(shutil.which("qemu-aarch64-static"), arm.identity(), arm.mask(), "POCF")
+os.set_inheritable(made._instance, True)
+binfmt.enter(made.namespace, mounts=True)
+os.execv(sys.argv[1], sys.argv[1:])
 """
 PACKAGES = {
     *("gcc-aarch64-linux-gnu", "gcc-12-aarch64-linux-gnu", "cpp-12-aarch64-linux-gnu", "binutils-aarch64-linux-gnu"),
@@ -186,6 +199,30 @@ def test_inspect_lists_what_runs(shiplap: Shiplap, rootless: Shiplap) -> None:
         text = bare.run("builder", "inspect").stdout
         assert "linux/arm64      no" in text and "try: sudo apt-get install qemu-user-static" in text
         assert "linux/arm64" not in bare.run("buildx", "inspect").stdout
+
+
+def test_without_user_namespaces(shiplap: Shiplap) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root goes without a user namespace")
+    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    command = ("unshare", "--user", "--map-root-user", "sh", "-c", forbid, "sh", *shiplap.command)
+    text = Shiplap(shiplap.root, shiplap.env, shiplap.cwd, command).run("builder", "inspect").stdout
+    assert "linux/s390x      no\n" in text
+    assert "an emulator needs a user namespace of its own, which is refused: no space left on device" in text
+    assert "try: sudo sysctl -w user.max_user_namespaces=15000" in text
+
+
+def test_what_the_machine_has_registered_is_used(shiplap: Shiplap, armbox: Path, tmp_path: Path) -> None:
+    """The machine here is a user namespace in which an emulator is registered, and shiplap is none the wiser."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be the root of such a machine")
+    script = tmp_path / "machine.py"
+    script.write_text(MACHINE)
+    machine = Shiplap(shiplap.root, shiplap.env, shiplap.cwd, (sys.executable, str(script), *shiplap.command))
+    found = json.loads(machine.run("builder", "inspect", "--format", "json").stdout)["platforms"]
+    assert {each["platform"]: each["how"] for each in found}["linux/arm64"] == "host"
+    build(machine, armbox)
+    assert machine.run("run", "foreign", "uname", "-m").stdout == "aarch64\n"
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,10 @@ def run(name: str, argv: list[str]) -> int:
 
         print(msgspec.json.format(msgspec.json.encode({"platforms": found})).decode())
     else:
-        rows = [[each.platform, f"{HOW[each.how]}{f': {each.program}' if each.program else ''}"] for each in found]
+        rows = [
+            [each.platform, f"{HOW[each.how]}{f': {each.program}' if each.how and each.program else ''}"]
+            for each in found
+        ]
         table([["PLATFORM", "RUN BY"], *rows])
         for line in dict.fromkeys(line for each in found if not each.how for line in _why(each)):
             print(line)

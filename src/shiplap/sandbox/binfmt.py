@@ -52,12 +52,14 @@ def emulate(program: str, magic: bytes, mask: bytes, flags: str) -> Emulation:
         _register(theirs, rule)
     theirs.close()
     try:
-        if mine.recv(64) == b"entered":
+        fds: list[int] = []
+        word = mine.recv(64)
+        if word == b"entered":
             for kind in ("uid", "gid"):
                 _map_to_itself(kind, pid)
             mine.send(b"m")
-        word, ancillary, _, _ = mine.recvmsg(256, _socket.CMSG_SPACE(8))
-        fds = [int.from_bytes(ancillary[0][2][at : at + 4], sys.byteorder) for at in (0, 4)] if ancillary else []
+            word, rights, _, _ = mine.recvmsg(64, _socket.CMSG_SPACE(8))
+            fds = [int.from_bytes(rights[0][2][at : at + 4], sys.byteorder) for at in (0, 4)] if rights else []
     finally:
         mine.close()
         os.waitpid(pid, 0)
@@ -119,5 +121,6 @@ def _refused(stage: str, number: int) -> Refused:
         text = f"Linux {release} gives a user namespace no binfmt_misc of its own, as 6.7 and later do ({said})"
         return Refused("no-binfmt", text, "")
     if stage == "namespace":
-        return Refused("no-binfmt", f"an emulator needs a user namespace of its own, which is refused: {said}", "")
+        hint = "sudo sysctl -w user.max_user_namespaces=15000" if number == errno.ENOSPC else ""
+        return Refused("no-binfmt", f"an emulator needs a user namespace of its own, which is refused: {said}", hint)
     return Refused("no-binfmt", f"the kernel refuses the emulator: {said}", "")
