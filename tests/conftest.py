@@ -199,3 +199,58 @@ def armbox() -> Path:
             os.rename(f"{made}.making", made)
             made.chmod(0o644)
     return made
+
+
+@contextlib.contextmanager
+def _serving(command: list[str | Path], log: Path, ready: list[str]) -> Iterator[None]:
+    """Run ``command`` until the block ends; it is up once ``ready`` succeeds."""
+    with open(log, "w") as out:
+        server = subprocess.Popen(list(map(str, command)), stdout=out, stderr=out)
+        try:
+            wait_for(lambda: subprocess.run(ready, capture_output=True).returncode == 0, str(command[0]), 60)
+            yield
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real dockerd with directories of its own; its socket."""
+    if os.geteuid() != 0:
+        pytest.skip("dockerd needs root")
+    path = tmp_path_factory.mktemp("dockerd")
+    socket = f"unix://{path}/socket"
+    command = [program("dockerd"), "--data-root", path / "data", "--exec-root", path / "exec", "-H", socket]
+    command += ["--pidfile", path / "pid", "--bridge=none", "--iptables=false", "--ip6tables=false"]
+    with _serving([*command, "--ip-forward=false"], path / "log", [program("docker"), "-H", socket, "version"]):
+        yield socket
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
+    """Podman's service with a storage of its own: its socket, and the command that looks into that storage."""
+    if os.geteuid() != 0:
+        pytest.skip("these tests give podman a storage of root's")
+    path = tmp_path_factory.mktemp("podman")
+    socket = f"unix://{path}/socket"
+    command = [program("podman"), "--root", str(path / "data"), "--runroot", str(path / "run"), "--storage-driver=vfs"]
+    command += ["--cgroup-manager=cgroupfs", "--events-backend=file"]
+    ready = [command[0], "--remote", "--url", socket, "version"]
+    with _serving([*command, "system", "service", "--time=0", socket], path / "log", ready):
+        yield socket, command
+
+
+@pytest.fixture(scope="session")
+def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """A real containerd with directories of its own: the ``ctr`` command that speaks to it."""
+    if os.geteuid() != 0:
+        pytest.skip("containerd needs root")
+    path = tmp_path_factory.mktemp("containerd")
+    (path / "config.toml").write_text(
+        f'version = 2\nroot = "{path}/root"\nstate = "{path}/state"\n'
+        f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{path}/socket"\n'
+    )
+    ctr = [program("ctr"), "--address", str(path / "socket")]
+    with _serving([program("containerd"), "--config", path / "config.toml"], path / "log", [*ctr, "version"]):
+        yield ctr

@@ -6,12 +6,11 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kit import Shiplap, program, wait_for
+from kit import Shiplap, program
 
 DOCKERFILE = """FROM busybox AS base
 RUN mkdir /data && echo one > /data/one && chown 33:33 /data/one && chmod 4750 /data/one && ln /data/one /data/hard
@@ -82,38 +81,6 @@ def test_umoci_unpacks_the_tree_that_was_built(
     unpacked = {str(p.relative_to(tmp_path / "bundle/rootfs")) for p in (tmp_path / "bundle/rootfs").rglob("*")}
     assert unpacked == names
     assert "data/one" in names and "data/hard" not in names
-
-
-@pytest.fixture(scope="module")
-def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real dockerd with directories of its own; its socket."""
-    if os.geteuid() != 0:
-        pytest.skip("dockerd needs root")
-    path = tmp_path_factory.mktemp("dockerd")
-    socket = f"unix://{path}/socket"
-    command = [program("dockerd"), "--data-root", path / "data", "--exec-root", path / "exec", "-H", socket]
-    command += [
-        "--pidfile",
-        path / "pid",
-        "--bridge=none",
-        "--iptables=false",
-        "--ip6tables=false",
-        "--ip-forward=false",
-    ]
-    with open(path / "log", "w") as log:
-        server = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
-        try:
-            wait_for(
-                lambda: (
-                    subprocess.run([program("docker"), "-H", socket, "version"], capture_output=True).returncode == 0
-                ),
-                "dockerd",
-                60,
-            )
-            yield socket
-        finally:
-            server.terminate()
-            server.wait(30)
 
 
 def test_dockerd_loads_and_runs_a_docker_archive(shiplap: Shiplap, context: Path, tmp_path: Path, dockerd: str) -> None:

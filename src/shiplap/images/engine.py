@@ -39,7 +39,12 @@ class EngineTarget:
 
     def write(self, transfer: Transfer, source: Source, step: str) -> None:
         named, _ = called(transfer, self._name, full=True)
-        load_archive(self._engines, archive_bytes([Shipment(named, source)], True, self._platform, step=step))
+        try:
+            load_archive(self._engines, archive_bytes([Shipment(named, source)], True, self._platform, step=step))
+        except ExportError as error:
+            if error.code == "engine-refused" and any(blob.media_type.endswith("+zstd") for blob in transfer.blobs):
+                error.hint = "engines before Docker 23 read no zstd: build with --output …,compression=gzip"
+            raise
 
 
 def load_archive(engines: Sequence[Engine], pieces: Iterable[bytes]) -> str:
@@ -179,11 +184,9 @@ def _refused(engine: Engine, status: int, said: bytes) -> ExportError:
         why = str(fact.get("message") or fact.get("error") or fact.get("cause") or "")
     except (ValueError, AttributeError):
         why = said.decode(errors="replace")
-    zstd = "zstd" in why or "compress" in why or "invalid tar header" in why
     return ExportError(
         f"{engine.address} did not take the image: {why.strip()[:500] or f'status {status}'}",
         code="engine-refused",
-        hint="engines before Docker 23 read no zstd: build with --output …,compression=gzip" if zstd else None,
     )
 
 
