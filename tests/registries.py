@@ -9,6 +9,7 @@ import math
 import os
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -96,6 +97,27 @@ def docker_registry(
         server = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             wait_for(lambda: listens(port) or server.poll() is not None, "docker-registry")
+            assert server.poll() is None, (folder / "log").read_text()[-2000:]
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+@contextlib.contextmanager
+def drayage(folder: Path, upstream: str) -> Iterator[str]:
+    """A registry of another make: a cache of what ``upstream`` (host:port, plain http) holds, to pull from; its host:port."""
+    (folder / "cache").mkdir(parents=True)
+    port = free_port()
+    (folder / "config.toml").write_text(
+        f'listen = "127.0.0.1:{port}"\ncache_dir = "{folder}/cache"\nnegative_ttl_seconds = 0\n'
+        f'[upstreams.docker_io]\nregistry = "http://{upstream}"\n'
+    )
+    with open(folder / "log", "w") as log:
+        command = [str(Path(sys.executable).with_name("drayage")), "serve", "--config", str(folder / "config.toml")]
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            wait_for(lambda: listens(port) or server.poll() is not None, "drayage")
             assert server.poll() is None, (folder / "log").read_text()[-2000:]
             yield f"127.0.0.1:{port}"
         finally:

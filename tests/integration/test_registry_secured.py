@@ -14,7 +14,7 @@ import pytest
 
 from faults import FaultProxy
 from kit import Shiplap
-from registries import PASSWORD, USER, Certificates, TokenServer, docker_registry, secured
+from registries import PASSWORD, USER, Certificates, TokenServer, docker_registry, drayage, secured
 from shiplap.errors import RegistryError
 from shiplap.oci import media_types
 from shiplap.oci.digest import digest_of
@@ -288,6 +288,35 @@ def test_a_mirror_over_tls_that_fails_is_fallen_through(certificates: Certificat
         with Registry(mirrored, lambda fact: None, timing=Timing(backoff=0.01)) as client:
             fetched = fetch_image(client, ref, AMD64, lambda digest: False, lambda _, c: kept.append(b"".join(c)))
         assert fetched.manifest_raw == raw and digest_of(kept[0]) == manifest.layers[0].digest
+
+
+def test_a_cache_of_another_make_serves_whole_images_or_none(tmp_path: Path) -> None:
+    """drayage does not know ranges (it answers 200 with all of a blob), so a resumption has to skip what is there."""
+    layers = [os.urandom(3_000_000), os.urandom(1_500_000), b"small"]
+    _, raw, blobs = image_of(*layers)
+    with (
+        docker_registry(tmp_path / "registry") as host,
+        drayage(tmp_path / "cache", host) as cache,
+        FaultProxy(cache, seed=2, rate=0.5, kinds=("cut-answer", "end-answer", "shorten", "503-early")) as proxy,
+        Registry(Network(), lambda fact: None, timing=Timing(backoff=0.01)) as client,
+    ):
+        push_image(client, parse_reference(f"{host}/team/app:1"), raw, media_types.OCI_MANIFEST, blobs)
+        kept: dict[str, bytes] = {}
+
+        def save(descriptor: Descriptor, chunks: Iterator[bytes]) -> None:
+            kept[descriptor.digest] = b"".join(chunks)
+
+        ref = parse_reference(f"{proxy.host}/team/app:1")
+        for _ in range(5):
+            kept.clear()
+            fetched = fetch_image(client, ref, AMD64, lambda digest: False, save)
+            assert fetched.manifest_raw == raw and kept == {digest_of(layer): layer for layer in layers}
+        assert {"cut-answer", "end-answer", "shorten"} <= set(proxy.met)
+        # It has no referrers API either, and no list under a tag: none, and no error.
+        assert client.referrers(parse_reference(f"{cache}/team/app:1"), fetched.manifest_descriptor.digest) == ()
+        with pytest.raises(RegistryError) as caught:
+            client.resolve(parse_reference(f"{cache}/team/app:missing"))
+        assert caught.value.status == 404 and caught.value.hint
 
 
 def test_check_login_with_tokens(tmp_path: Path) -> None:

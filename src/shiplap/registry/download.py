@@ -91,7 +91,7 @@ class _BlobStream:
             while left > 0:
                 skipped = sum(len(chunk) for chunk in answer.chunks(min(left, 1 << 20)))
                 if not skipped:
-                    raise self._short(offset - left)
+                    raise TryAgain(self._short(offset - left))
                 left -= skipped
             return True
         found = re.match(r"bytes (\d{1,19})-", answer.headers.get("Content-Range", ""))

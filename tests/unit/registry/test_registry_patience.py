@@ -279,3 +279,15 @@ def test_a_stalled_server_is_given_up(server: MemoryRegistry, kit: Any) -> None:
     with Registry(Network(), lambda fact: None, timing=timing) as client, pytest.raises(RegistryError) as caught:
         client.resolve(parse_reference(f"{server.host}/a/b:1"))
     assert caught.value.code == "timeout"
+
+
+def test_a_server_without_ranges_may_be_cut_in_what_is_there_already(server: MemoryRegistry, client: Registry) -> None:
+    data = bytes(range(256)) * (3 << 12)
+    digest = server.add_blob("a/b", data)
+    ref = parse_reference(f"{server.host}/a/b:1")
+    whole = Reply(200, {}, data)
+    server.fault(Fault("GET .*/blobs/", reply=whole, cut_after=2 << 20))
+    server.fault(Fault("GET .*/blobs/", reply=Reply(200, {}, data[: 1 << 20])))
+    server.fault(Fault("GET .*/blobs/", reply=whole))
+    assert b"".join(client.open_blob(ref, Descriptor(digest=digest, size=len(data)))) == data
+    assert len(server.requests) == 3
