@@ -4,6 +4,7 @@ The builder has threads, and a process with threads can neither fork safely nor 
 interpreter for each step would cost more than the step's own isolation. So one such process is started at first use
 and waits on descriptor 0, a SOCK_SEQPACKET socket: each packet carries three or four descriptors, the step's own socket,
 its standard output, its standard error and the network it shall join; or one, over which to answer with such a network.
+The byte of a packet is ``e`` for a step that will be emulated, else ``s``.
 It ends when the builder's end closes, as every keeper does when its step's socket closes, so that nothing outlives a
 builder killed with SIGKILL. (PR_SET_PDEATHSIG would not do: it fires when the thread that started the helper ends, and
 that may be a worker.)
@@ -50,6 +51,8 @@ def serve(control: int) -> None:
             if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
             for at in range(0, len(data) - len(data) % 4, 4)
         ]
+        if packet == b"e":
+            facts.expect_emulation()
         if fds and os.fork() == 0:
             _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
             null = os.open("/dev/null", os.O_RDWR)

@@ -110,11 +110,10 @@ class _Keeper:
         device, so the calls that do are heard."""
         request, facts = self._request, self._facts
         if request["emulator"] is not None:
-            from shiplap.sandbox import binfmt, seccomp
+            from shiplap.sandbox import binfmt
 
             self._emulation = binfmt.emulate(**request["emulator"])
-            if not facts.heard and seccomp.listens(facts.machine):
-                facts.heard = seccomp.listening_filter(facts.machine, False)
+            facts.heard = facts.emulated
 
     def _keep_owners(self, root: int) -> None:
         """Begin the ledger of what this kernel would refuse, if it lets us hear of it."""

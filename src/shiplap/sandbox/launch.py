@@ -98,7 +98,8 @@ class Helper:
         run = _Run(mine, {pipes[0][0]: 1, pipes[1][0]: 2}, output, cancel)
         try:
             try:
-                self._send([theirs.fileno(), pipes[0][1], pipes[1][1], *([network] if network >= 0 else [])])
+                fds = [theirs.fileno(), pipes[0][1], pipes[1][1], *([network] if network >= 0 else [])]
+                self._send(fds, b"e" if request["emulator"] is not None else b"s")
             finally:
                 theirs.close()
                 for _, write in pipes:
@@ -120,14 +121,14 @@ class Helper:
         with self._lock:
             self._forget()
 
-    def _send(self, fds: list[int]) -> None:
+    def _send(self, fds: list[int], kind: bytes = b"s") -> None:
         with self._lock:
             for last in (False, True):
                 if self._control is None or self._owner != os.getpid():
                     self._start()
                 assert self._control is not None
                 try:
-                    socket.send_fds(self._control, [b"s"], fds)
+                    socket.send_fds(self._control, [kind], fds)
                     return
                 except OSError as error:
                     self._forget()  # killed from outside: one new one

@@ -38,13 +38,15 @@ SCRATCH = "scratch"
 class Facts:
     """What the helper found out once: ``userns`` not the machine's first user namespace, ``filter`` the BPF program."""
 
-    __slots__ = ("filter", "gid_5", "heard", "machine", "nofile", "setgroups", "single", "userns")
+    __slots__ = ("emulated", "filter", "gid_5", "heard", "machine", "nofile", "setgroups", "single", "userns")
 
     def __init__(self, machine: str, bpf: bytes) -> None:
         self.machine = machine
         self.filter = bpf
         self.heard = b""
         """The program of the calls that the keeper answers; empty: none."""
+        self.emulated = b""
+        """The same, of steps that are emulated: they are in a user namespace also where others are not."""
         with open("/proc/self/uid_map", "rb") as table:
             spans = [[int(word) for word in line.split()] for line in table]
         self.userns = spans != [[0, 0, 0xFFFFFFFF]]
@@ -59,6 +61,14 @@ class Facts:
         except FileNotFoundError:
             self.setgroups = True
         self.nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def expect_emulation(self) -> None:
+        """Load what keepers of emulated steps need, once rather than in each of them."""
+        if not self.emulated:
+            from shiplap.sandbox import binfmt, seccomp, supervisor  # noqa: F401
+
+            listens = seccomp.listens(self.machine) and not self.heard
+            self.emulated = seccomp.listening_filter(self.machine, False) if listens else self.heard
 
 
 def write_message(fd: int, value: Any) -> None:
