@@ -244,7 +244,8 @@ class _Build:
 
     def _warn(self, plans: list[Plan]) -> None:
         """Tell what was remarked on, once if it is so on every platform."""
-        for remark in dict.fromkeys(remark for plan in plans for remark in plan.warnings):
+        said = {(each.rule, each.message, str(each.where)): each for plan in plans for each in plan.warnings}
+        for remark in said.values():
             self._warnings.append(f"{remark.rule}: {remark.message}")
             place = remark.where
             self._sink(Warned(remark.message, remark.rule, place.file or "", place.line or 0, remark.url))
