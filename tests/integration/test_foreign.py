@@ -180,6 +180,16 @@ def test_no_emulator_is_told_before_anything_runs(shiplap: Shiplap, armbox: Path
     assert ran.returncode == 1 and "[no-emulator]" in ran.stderr
 
 
+def test_a_program_for_another_processor_than_the_platforms(shiplap: Shiplap, armbox: Path) -> None:
+    """An image that is not what it was asked for as."""
+    shiplap.run("load", "-i", armbox)
+    failed = shiplap.run("build", "-", stdin=b"FROM armbox\nRUN uname -m\n", check=False)
+    if failed.returncode:  # else the machine has registered an emulator
+        assert "InvalidBaseImagePlatform" in failed.stderr or "was pulled with platform" in failed.stderr
+        assert "exec /bin/sh: exec format error" in failed.stderr
+        assert "try: a program for linux/amd64 (see --platform and FROM --platform=)" in failed.stderr
+
+
 def test_runtimes_say_that_native_is_needed(shiplap: Shiplap, armbox: Path) -> None:
     shiplap.run("load", "-i", armbox)
     asked = ["build", "--platform=linux/arm64", "--isolation", "oci", "-"]

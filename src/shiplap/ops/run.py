@@ -82,10 +82,17 @@ def run_step(operation: Run, node: Node, inputs: Sequence[str], open_tree: OpenT
                 output=tail.lines(),
                 step=node.about.name,
                 where=node.about.place,
-                hint=full_disk(bench.store.root),
+                hint=full_disk(bench.store.root) or _not_a_program(operation, tail.lines()),
             )
         root.keep(status)
         return draft.commit(about=node.about.name).id
+
+
+def _not_a_program(operation: Run, said: tuple[str, ...]) -> str | None:
+    """What may help where the kernel did not know what to do with the program."""
+    if not said or not said[-1].startswith("exec ") or not said[-1].endswith(": exec format error"):
+        return None
+    return f"a program for {operation.platform} (see --platform and FROM --platform=), or a script that begins with #!"
 
 
 def _tell_network(bench: Workbench) -> None:
