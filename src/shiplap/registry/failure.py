@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
+from typing import NamedTuple
 
 import msgspec
 import urllib3.exceptions as wire
@@ -89,77 +91,81 @@ def refused(
     return RegistryError(message, status=status, code=code, hint=hint)
 
 
-def _advice(status: int, codes: set[str], host: str, said: str) -> tuple[str, str]:
+class _Advice(NamedTuple):
+    code: str
+    hint: str
+
+
+def _advice(status: int, codes: set[str], host: str, said: str) -> _Advice:
     if status == 401:
-        return "unauthorized", f"the image may not exist or may be private: shiplap login {host}"
+        return _Advice(code="unauthorized", hint=f"the image may not exist or may be private: shiplap login {host}")
     if status == 403:
-        return "denied", f"check that the account may do this, or log in with another one: shiplap login {host}"
+        return _Advice(
+            code="denied",
+            hint=f"check that the account may do this, or log in with another one: shiplap login {host}",
+        )
     if status == 429 or "TOOMANYREQUESTS" in codes:
-        return "rate-limited", ""
+        return _Advice(code="rate-limited", hint="wait; or log in; or name a mirror in registries.conf")
     if status == 404:
         if "MANIFEST_UNKNOWN" in codes:
-            return "manifest-unknown", "check the tag or digest; the repository has no such image"
-        return "not-found", "check the spelling of the repository and the tag"
+            return _Advice(code="manifest-unknown", hint="check the tag or digest; the repository has no such image")
+        return _Advice(code="not-found", hint="check the spelling of the repository and the tag")
     if status == 400 and "HTTP request" in said and "HTTPS server" in said:
-        return "http-to-https", f"{host} speaks https: take insecure = true out of registries.conf"
+        return _Advice(
+            code="http-to-https",
+            hint=f"{host} speaks https: take insecure = true out of registries.conf, or set it to false",
+        )
     if status >= 500:
-        return "registry-failed", "the registry is in trouble: try again later"
-    return "refused", f"check that {host} is a registry and that no proxy answers for it; its log may say more"
+        return _Advice(code="registry-failed", hint="the registry is in trouble: try again later")
+    return _Advice(
+        code="refused", hint=f"check that {host} is a registry and that no proxy answers for it; its log may say more"
+    )
 
 
 def unreachable(error: Exception, method: str, url: str, host: str) -> tuple[RegistryError, bool]:
     """The error for a request without an answer, and whether another try may help."""
-    address = bare_url(url)
-    reason: BaseException = error
+    no_answer = partial(_no_answer, f"{method} {bare_url(url)}")
     if isinstance(error, wire.ProxyError):
-        return _no_answer(method, address, "the proxy does not answer", "proxy", "check HTTPS_PROXY and NO_PROXY"), True
+        return no_answer("the proxy does not answer", code="proxy", hint="check HTTPS_PROXY and NO_PROXY"), True
     if isinstance(error, wire.SSLError):
         reason = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error
-        return _tls(reason, method, address, host)
+        return _tls(reason, f"{method} {bare_url(url)}", host)
     if isinstance(error, wire.NameResolutionError):
-        return _no_answer(method, address, "no such host", "unknown-host", "check the name and the DNS settings"), True
+        return no_answer("no such host", code="unknown-host", hint="check the name and the DNS settings"), True
     # Before the time-outs: urllib3 derives this one from them.
     if isinstance(error, wire.NewConnectionError):
-        refusal = "refused" in str(error)
-        why = "connection refused" if refusal else "cannot connect"
-        code = "connection-refused" if refusal else "unreachable"
-        return _no_answer(method, address, why, code, f"check that a registry listens on {host}"), True
+        listens = f"check that a registry listens on {host}"
+        if "refused" in str(error):
+            return no_answer("connection refused", code="connection-refused", hint=listens), True
+        return no_answer("cannot connect", code="unreachable", hint=listens), True
+    again = "check the network, or try again later"
     if isinstance(error, (wire.ConnectTimeoutError, wire.ReadTimeoutError, TimeoutError)):
-        return _no_answer(
-            method, address, "no answer in time", "timeout", "check the network, or try again later"
-        ), True
-    return _no_answer(
-        method, address, "connection lost", "connection-lost", "check the network, or try again later"
-    ), True
+        return no_answer("no answer in time", code="timeout", hint=again), True
+    return no_answer("connection lost", code="connection-lost", hint=again), True
 
 
-def _tls(reason: BaseException, method: str, address: str, host: str) -> tuple[RegistryError, bool]:
+def _tls(reason: BaseException, request: str, host: str) -> tuple[RegistryError, bool]:
+    no_answer = partial(_no_answer, request)
     text = str(reason)
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return _no_answer(
-            method,
-            address,
+        return no_answer(
             f"certificate not accepted: {reason.verify_message or 'unknown authority'}",
-            "tls-certificate",
-            f"put the authority's certificate at /etc/containers/certs.d/{host}/ca.crt or name it in SSL_CERT_FILE",
+            code="tls-certificate",
+            hint=f"put the authority's certificate at /etc/containers/certs.d/{host}/ca.crt or name it in SSL_CERT_FILE",
         ), False
     if "ALERT" in text and any(mark in text for mark in _ABOUT_OURS):
-        return _no_answer(
-            method,
-            address,
+        return no_answer(
             "the registry did not accept our certificate, or wants one",
-            "client-certificate",
-            f"put it at ~/.config/containers/certs.d/{host}/client.cert, and its key beside it at client.key",
+            code="client-certificate",
+            hint=f"put it at ~/.config/containers/certs.d/{host}/client.cert, and its key beside it at client.key",
         ), False
     if any(mark in text for mark in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER", "record layer")):
-        return _no_answer(
-            method,
-            address,
+        return no_answer(
             "the server does not speak https",
-            "https-to-http",
-            f'if plain http is meant, add to registries.conf: [[registry]] location = "{host}" insecure = true',
+            code="https-to-http",
+            hint=f'if plain http is meant, add to registries.conf: [[registry]] location = "{host}" insecure = true',
         ), False
-    return _no_answer(method, address, "TLS failed", "tls", "check the registry's certificate and protocol"), True
+    return no_answer("TLS failed", code="tls", hint="check the registry's certificate and protocol"), True
 
 
 # RFC 8446, section 6.2: alerts about the certificate of whoever gets them, in the names of OpenSSL.
@@ -174,8 +180,8 @@ _ABOUT_OURS = (
 )
 
 
-def _no_answer(method: str, address: str, why: str, code: str, hint: str) -> RegistryError:
-    return RegistryError(f"{method} {address}: {why}", code=code, hint=hint)
+def _no_answer(request: str, why: str, *, code: str, hint: str) -> RegistryError:
+    return RegistryError(f"{request}: {why}", code=code, hint=hint)
 
 
 prepare(_ErrorBody)
