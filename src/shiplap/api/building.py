@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from shiplap.api.attesting import Attesting
 from shiplap.api.bases import BaseImages
 from shiplap.api.context import Context, open_build_context
 from shiplap.api.deliver import Built, Delivered, check_outputs, deliver
@@ -149,9 +150,12 @@ class _Build:
         built = self._solve(plans, bench, context, planning)
         solved = time.time()
         self._timings["solve"] = solved - began - self._timings["plan"]
-        delivered = deliver(request, built, store, self._settings, self._sink, self._check, self._halt)
+        attesting = self._attesting(context, planning, store, bench, images, began)
+        delivered = deliver(request, built, store, self._settings, self._sink, attesting, self._check, self._halt)
         self._timings["export"] = time.time() - solved
-        result = self._result(plans, delivered, began)
+        described = built if request.describe else []
+        told = {str(each.platform): attesting.summary(each.plan, time.time(), request.describe) for each in described}
+        result = self._result(plans, delivered, told, began)
         if self._witnessed is not None:
             self._remember(self._witnessed, delivered, result, bench, images)
         return result
@@ -184,6 +188,19 @@ class _Build:
             else {},
             store.aside("repeat"),
         )
+
+    def _attesting(
+        self,
+        context: Context,
+        planning: Planning,
+        store: Store,
+        bench: Workbench,
+        images: BaseImages,
+        began: float,
+    ) -> Attesting:
+        assert self._driver is not None
+        id = self._log.id if self._log is not None else ""
+        return Attesting(self._request, context, planning.arguments, store, bench, images, self._driver, began, id)
 
     def _record(self, began: float) -> None:
         """From now on, facts go by way of the build's record."""
@@ -255,7 +272,7 @@ class _Build:
             self._warnings.append(message)
             self._sink(Warned(message))
 
-    def _result(self, plans: list[Plan], delivered: Delivered, began: float) -> Result:
+    def _result(self, plans: list[Plan], delivered: Delivered, told: Mapping[str, Any], began: float) -> Result:
         assert self._driver is not None
         return Result(
             digest=delivered.digest,
@@ -274,6 +291,8 @@ class _Build:
             steps_run=tuple(node.about.name for node in self._driver.ran),
             steps_reused=tuple(node.about.name for node in self._driver.reused),
             warnings=tuple(self._warnings),
+            id=self._log.id if self._log is not None else "",
+            provenance=told,
             seconds=time.time() - began,
             timings=dict(self._timings),
             outputs=delivered.written,

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from shiplap.api.attesting import Attesting, read_attests
 from shiplap.api.request import ImageResult, Output, Request
 from shiplap.dockerfile.options import Plan
 from shiplap.errors import ExportError, UsageError
@@ -76,6 +77,7 @@ def deliver(
     store: Store,
     settings: Settings,
     sink: Sink,
+    attesting: Attesting,
     check: Callable[[], None],
     cancel: threading.Event | None = None,
 ) -> Delivered:
@@ -83,7 +85,7 @@ def deliver(
     outputs = request.outputs or (Output("image"),)
     if request.push and not any(output.type == "registry" for output in outputs):
         outputs = (*outputs, Output("registry"))
-    delivery = _Delivery(request, built, store, settings, sink, check, cancel)
+    delivery = _Delivery(request, built, store, settings, sink, attesting, check, cancel)
     for output in outputs:
         check()
         delivery.carry_out(output)
@@ -93,16 +95,25 @@ def deliver(
 def check_outputs(request: Request, platforms: Sequence[Platform]) -> None:
     """Raise, before anything is built, what ``deliver`` could only raise in the end."""
     several = len(platforms) > 1
+    attested = bool(read_attests(request.attests))
     for output in request.outputs or (Output("image"),):
         if output.type in ("local", "tar", "cacheonly"):
             continue
         packing = _packing(output).checked()
-        read_annotations(request.annotations, output.attributes).check(platforms, several, packing.docker_types)
-        if output.type == "docker" and several:
+        read_annotations(request.annotations, output.attributes).check(
+            platforms, several or attested, packing.docker_types
+        )
+        if attested and packing.docker_types:
+            raise UsageError(
+                'cannot export attestations with "oci-mediatypes=false"',
+                code="invalid-attestation",
+                hint="leave it out",
+            )
+        if output.type == "docker" and (several or attested):
             raise UsageError(
                 "docker exporter does not support exporting manifest lists",
                 code="docker-index",
-                hint="use --output type=oci, or build for one platform",
+                hint="use --output type=oci, or build for one platform, without attestations",
             )
 
 
@@ -114,6 +125,7 @@ class _Delivery:
         store: Store,
         settings: Settings,
         sink: Sink,
+        attesting: Attesting,
         check: Callable[[], None],
         cancel: threading.Event | None,
     ) -> None:
@@ -122,10 +134,11 @@ class _Delivery:
         self._store = store
         self._settings = settings
         self._sink = sink
+        self._attesting = attesting
         self._epoch = built[0].plan.epoch
         self._check = check
         self._cancel = cancel
-        self._exported: dict[tuple[Packing, Annotations], Exported] = {}
+        self._exported: dict[tuple[Packing, Annotations, bool], Exported] = {}
         self.done = Delivered()
 
     def carry_out(self, output: Output) -> None:
@@ -182,12 +195,32 @@ class _Delivery:
         title = "exporting to client " + ("directory" if output.type == "local" else "tarball")
         with telling(self._sink, f"{output.type} {output.dest}", title), ExitStack() as held:
             trees = {built.platform: held.enter_context(self._tree(built)) for built in self._built}
-            parts = folders(trees, output.flag("platform-split", len(self._built) > 1))
+            split = output.flag("platform-split", len(self._built) > 1)
+            parts = folders(trees, split, self._beside(trees, output, split))
             if output.type == "local":
                 write_rootfs(parts, Path(output.dest), self._epoch, self._check)
             else:
                 self._to_file(output.dest, lambda out: write_rootfs_tar(parts, out, self._epoch, self._check))
         self._wrote(output.dest)
+
+    def _beside(self, trees: Mapping[Platform, Tree], output: Output, split: bool) -> dict[Platform, dict[str, bytes]]:
+        """Attestations as files beside those of each platform, about every one of them."""
+        if not self._attesting.asked:
+            return {}
+        from shiplap.export.attestation import statement_of_files
+
+        prefix = output.attributes.get("attestation-prefix", "")
+        found: dict[Platform, dict[str, bytes]] = {}
+        for built in self._built:
+            made = self._attesting.attestations(built.plan, built.snapshot, _packing(output).profile, now())
+            files = {}
+            for attest, attestation in zip(self._attesting.asked, made, strict=True):
+                stem, dot, end = attest.filename.rpartition(".")
+                mark = "" if split or len(trees) == 1 else "." + str(built.platform).replace("/", "_")
+                name = prefix + (f"{stem}{mark}{dot}{end}" if dot else f"{end}{mark}")
+                files[name] = statement_of_files(attestation, trees[built.platform])
+            found[built.platform] = files
+        return found
 
     # -- what they share
 
@@ -195,12 +228,15 @@ class _Delivery:
         """The image, or images and their index, packed and annotated as ``output`` wants it: each way once."""
         packing = _packing(output)
         annotations = read_annotations(self._request.annotations, output.attributes)
-        way = (packing, annotations)
+        artifact = output.flag("oci-artifact", True)
+        way = (packing, annotations, artifact)
         if way not in self._exported:
-            several = len(self._built) > 1
             with telling(self._sink, f"exporting {packing.profile}", "exporting layers"):
                 images = tuple(self._assemble(built, packing, annotations) for built in self._built)
-                root = self._index(images, packing, annotations) if several else images[0].manifest
+                attested = self._attest(images, packing, self._names(output), artifact)
+                root = images[0].manifest
+                if len(images) > 1 or attested:
+                    root = self._index([*(image.manifest for image in images), *attested], packing, annotations)
             self._exported[way] = Exported(root, images)
         exported = self._exported[way]
         if not self.done.digest:
@@ -223,12 +259,28 @@ class _Delivery:
         self._store.results.put(key, SolvedResult(built.snapshot, ""), {}, "image")
         return assembled
 
-    def _index(self, images: Sequence[Assembled], packing: Packing, annotations: Annotations) -> Descriptor:
+    def _attest(
+        self, images: Sequence[Assembled], packing: Packing, names: Sequence[str], artifact: bool
+    ) -> list[Descriptor]:
+        """Attestation manifests of all images, in order."""
+        if not self._attesting.asked:
+            return []
+        from shiplap.export.attestation import write_attestations
+        from shiplap.export.provenance import package_url
+
+        entries = []
+        for built, image in zip(self._built, images, strict=True):
+            made = self._attesting.attestations(built.plan, built.snapshot, packing.profile, now())
+            subjects = [package_url("docker", name, built.platform) for name in names]
+            entries.append(write_attestations(self._store, image.manifest, made, subjects, artifact))
+        return entries
+
+    def _index(self, entries: Sequence[Descriptor], packing: Packing, annotations: Annotations) -> Descriptor:
         from shiplap.export.index import write_index
 
         return write_index(
             self._store,
-            [image.manifest for image in images],
+            entries,
             docker_types=packing.docker_types,
             annotations=annotations.of_index("index"),
             descriptor_annotations=annotations.of_index("index-descriptor"),
@@ -238,7 +290,7 @@ class _Delivery:
         root, images = exported.root, exported.images
         self._note(
             digest=root.digest,
-            config_digest=images[0].config if len(images) == 1 else "",
+            config_digest=images[0].config if root is images[0].manifest else "",
             size=root.size,
             image_size=sum({image.manifest.digest: image.size for image in images}.values()),
             media_type=root.media_type,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -18,7 +19,7 @@ class Output(msgspec.Struct, frozen=True):
 
     ``dest``: a path, ``-`` for standard output (oci, docker, tar). ``attributes``: ``name``, ``push``, ``tar``,
     ``compression``, ``compression-level``, ``force-compression``, ``oci-mediatypes``, ``platform-split``,
-    ``annotation[-LEVEL][[PLATFORM]].KEY``.
+    ``annotation[-LEVEL][[PLATFORM]].KEY``, ``oci-artifact``, ``attestation-prefix``.
     """
 
     type: str = "image"
@@ -131,6 +132,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = {}
     annotations: tuple[str, ...] = ()
     """``[LEVEL[[PLATFORM]],…:]KEY=VALUE``; LEVEL: manifest (the default), index, manifest-descriptor, index-descriptor."""
+    attests: tuple[str, ...] = ()
+    """``type=provenance[,mode=min|max][,version=v1|v0.2]…`` or ``type=sbom``; none: images without attestations."""
+    describe: str = ""
+    """``min`` or ``max``: ``Result.provenance`` is wanted."""
     platform: str | tuple[str, ...] = ""
     """``os/architecture[/variant]``; several, with commas or as a tuple, make one image for each, under an index."""
     secrets: tuple[Secret, ...] = ()
@@ -208,6 +213,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     steps_run: tuple[str, ...] = ()
     steps_reused: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    id: str = ""
+    """Of the build's record (``shiplap logs``)."""
+    provenance: Mapping[str, Any] = {}
+    """SLSA 0.2 predicates by platform, if ``Request.describe`` asked for them."""
     seconds: float = 0.0
     timings: Mapping[str, float] = {}
     """Seconds by phase: ``plan``, ``solve``, ``export``."""

@@ -23,7 +23,7 @@ _NOT_AGAIN = (
     "cache_to",
 )
 """Flags with which a build always takes the long way: they ask others, or ask for more than a result."""
-_NO_MATTER = {"quiet", "progress", "iidfile", "metadata_file", "root", "context", "file", "secret", "ssh", "builder"}
+_NO_MATTER = {"quiet", "progress", "iidfile", "root", "context", "file", "secret", "ssh", "builder"}
 """Flags that change nothing of the result. Values of secrets are in no cache key either."""
 
 

@@ -86,6 +86,14 @@ def parser(name: str = "build") -> Parser:
     add("--metadata-file", metavar="FILE", help="write what came of the build to FILE, as JSON")
     add("--check", action="store_true", help="say what may be wrong in the Dockerfile, and build nothing")
     add("--call", default="", metavar="WHAT", help="build, check, outline or targets[,format=json]: what to do")
+    add(
+        "--attest",
+        action="append",
+        metavar="type=provenance|sbom",
+        help="put an attestation beside the image: type=provenance,mode=min|max,version=v1|v0.2 or type=sbom",
+    )
+    add("--provenance", default="", metavar="true|mode=…", help="as --attest type=provenance")
+    add("--sbom", default="", metavar="true", help="as --attest type=sbom")
     add("--isolation", default="auto", choices=("auto", "oci", "native"), help="how steps are isolated")
     add(
         "--build-context",
@@ -104,9 +112,6 @@ def parser(name: str = "build") -> Parser:
         help="the store may take no more than this: what nobody uses goes first, least recently used before the rest "
         "(default: SHIPLAP_MAX_USED_SPACE, else no limit)",
     )
-    add("--provenance", default="", help=argparse.SUPPRESS)
-    add("--sbom", default="", help=argparse.SUPPRESS)
-    add("--attest", action="append", help=argparse.SUPPRESS)
     add("--builder", default="", help=argparse.SUPPRESS)
     add("--cache-from", action="append", help=argparse.SUPPRESS)
     add("--cache-to", action="append", help=argparse.SUPPRESS)
@@ -175,6 +180,8 @@ def _request(options: argparse.Namespace, settings: Settings) -> Any:
         labels=pairs([t if "=" in t else f"{t}=" for t in options.label or ()], "--label"),
         platform=tuple(options.platform or ()),
         annotations=tuple(options.annotation or ()),
+        attests=tuple(_attests(options)),
+        describe=settings.metadata_provenance if options.metadata_file else "",
         secrets=tuple(Secret.parse(text) for text in options.secret or ()),
         ssh=dict(_ssh(text, settings) for text in options.ssh or ()),
         outputs=tuple(Output.parse(text) for text in options.output or ()),
@@ -192,6 +199,18 @@ def _request(options: argparse.Namespace, settings: Settings) -> Any:
         root=options.root,
         max_used_space=parse_size(options.max_used_space, "--max-used-space"),
     )
+
+
+def _attests(options: argparse.Namespace) -> list[str]:
+    given = list(options.attest or ())
+    for kind, value in (("provenance", options.provenance), ("sbom", options.sbom)):
+        if value in ("1", "t", "T", "true", "TRUE", "True"):
+            given.append(f"type={kind}")
+        elif value in ("0", "f", "F", "false", "FALSE", "False"):
+            given.append(f"type={kind},disabled=true")
+        elif value:
+            given.append(f"type={kind},{value}")
+    return given
 
 
 def _ssh(text: str, settings: Settings) -> tuple[str, str]:
@@ -216,37 +235,48 @@ def _size(text: str) -> int:
 def _warn_ignored(options: argparse.Namespace, sink: Sink) -> None:
     from shiplap.events.facts import Warned
 
-    for flag, value in (("--provenance", options.provenance), ("--sbom", options.sbom)):
-        if value not in ("", "false", "0"):
-            sink(Warned(f"{flag} is not supported yet: the image gets no attestation"))
-    if options.attest:
-        sink(Warned("--attest is not supported yet: the image gets no attestation"))
     if options.cache_from or options.cache_to:
         sink(Warned("--cache-from and --cache-to are not supported yet: only the store's own cache is used"))
 
 
 def _write_files(options: argparse.Namespace, result: Any) -> None:
-    import json
-
+    """``--iidfile`` (of one image: the digest of its config, as docker's image id) and ``--metadata-file``."""
     try:
         if options.iidfile:
-            Path(options.iidfile).write_text(result.digest)
+            Path(options.iidfile).write_text(result.config_digest or result.digest)
         if options.metadata_file:
-            fields = {
-                "containerimage.config.digest": result.config_digest,
-                "containerimage.descriptor": {
-                    "mediaType": result.media_type,
-                    "digest": result.digest,
-                    "size": result.size,
-                    **({"annotations": dict(result.annotations)} if result.annotations else {}),
-                },
-                "containerimage.digest": result.digest,
-                "image.name": ",".join(result.names),
-            }
-            kept = {key: value for key, value in fields.items() if value and result.digest}
-            Path(options.metadata_file).write_text(json.dumps(kept, indent=2) + "\n")
+            import json
+
+            Path(options.metadata_file).write_text(json.dumps(_metadata(result), indent=2) + "\n")
     except OSError as error:
         raise ExportError(f"cannot write {error.filename}: {error.strerror}", code="cannot-write") from None
+
+
+def _metadata(result: Any) -> dict[str, Any]:
+    """What buildx writes, under its names; ``buildx.build.ref`` ends with the name of the build's record."""
+    told: dict[str, Any] = {}
+    for platform, predicate in result.provenance.items():
+        told["buildx.build.provenance" + (f"/{platform}" if len(result.provenance) > 1 else "")] = predicate
+    if result.id:
+        told["buildx.build.ref"] = f"default/default/{result.id}"
+    if result.digest:
+        if result.config_digest:
+            told["containerimage.config.digest"] = result.config_digest
+        descriptor: dict[str, Any] = {"mediaType": result.media_type, "digest": result.digest, "size": result.size}
+        if result.annotations:
+            descriptor["annotations"] = dict(result.annotations)
+        if result.config_digest:
+            descriptor["platform"] = _platform(result.platform)
+        told["containerimage.descriptor"] = descriptor
+        told["containerimage.digest"] = result.digest
+        if result.names:
+            told["image.name"] = ",".join(result.names)
+    return dict(sorted(told.items()))
+
+
+def _platform(text: str) -> dict[str, str]:
+    system, architecture, variant = (*text.split("/"), "", "")[:3]
+    return {"architecture": architecture, "os": system, **({"variant": variant} if variant else {})}
 
 
 def summary(result: Any) -> str:

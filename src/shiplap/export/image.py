@@ -113,6 +113,17 @@ def assemble(
     return Assembled(descriptor, manifest.config.digest, len(layers), size)
 
 
+def packed_layers(store: Store, snapshot: str, profile: str) -> list[Descriptor]:
+    """The layers of ``snapshot``, bottom up, as its image had them or as ``profile`` packs them; none if one is not packed."""
+    found = []
+    for item in reversed(store.snapshots.chain(snapshot)) if snapshot != EMPTY else ():
+        blob = store.snapshots.blob(item.layer, ORIGINAL) or store.snapshots.blob(item.layer, profile)
+        if blob is None:
+            return []
+        found.append(Descriptor(media_types.as_oci(blob.media_type), blob.digest, blob.size))
+    return found
+
+
 def platform_fields(platform: Platform) -> PlatformFields:
     """A platform as a descriptor carries it."""
     return PlatformFields(platform.architecture, platform.os, platform.os_version, (), platform.variant)

@@ -25,15 +25,20 @@ class Folder(NamedTuple):
     name: str
     platform: Platform
     tree: Tree
+    beside: Mapping[str, bytes]
+    """Further files, by name: attestations."""
 
 
-def folders(trees: Mapping[Platform, Tree], split: bool) -> list[Folder]:
-    """Where the tree of each platform goes; ``split``: to a folder of its own, ``linux_arm_v7``.
+def folders(
+    trees: Mapping[Platform, Tree], split: bool, beside: Mapping[Platform, Mapping[str, bytes]]
+) -> list[Folder]:
+    """Where the tree of each platform and the files ``beside`` it go; ``split``: to a folder of its own, ``linux_arm_v7``.
 
     Raises ExportError (platforms-clash) if they are not split and hold the same file.
     """
     parts = [
-        Folder(str(platform).replace("/", "_") if split else "", platform, tree) for platform, tree in trees.items()
+        Folder(str(platform).replace("/", "_") if split else "", platform, tree, beside.get(platform, {}))
+        for platform, tree in trees.items()
     ]
     if not split:
         for number, later in enumerate(parts):
@@ -60,11 +65,15 @@ def _refuse_clash(earlier: Folder, later: Folder, before: Directory, after: Dire
 
 def write_rootfs_tar(parts: Sequence[Folder], out: BinaryIO, epoch: int | None, check: Callable[[], None]) -> None:
     """Write the whole of each tree to a tar; owners are kept, times are clamped to ``epoch`` (seconds)."""
-    for name, _, tree in parts:
+    for name, _, tree, beside in parts:
+        below = f"{name}/" if name else ""
         if name:
-            out.write(tar.encode_header(Header(f"{name}/", tar.DIRECTORY, 0o755)))
-        for piece in tree_members(tree, epoch, check, below=f"{name}/" if name else ""):
+            out.write(tar.encode_header(Header(below, tar.DIRECTORY, 0o755)))
+        for piece in tree_members(tree, epoch, check, below=below):
             out.write(piece)
+        for file, data in beside.items():
+            out.write(tar.encode_header(Header(below + file, mode=0o600, size=len(data), mtime=epoch or 0)))
+            out.write(data + tar.padding(len(data)))
     out.write(tar.END)
 
 
@@ -75,11 +84,14 @@ def write_rootfs(parts: Sequence[Folder], directory: Path, epoch: int | None, ch
     is replaced, never followed: ``directory`` may hold links of an earlier image.
     """
     try:
-        for name, _, tree in parts:
+        for name, _, tree, beside in parts:
             (directory / name).mkdir(parents=True, exist_ok=True)
             fd = os.open(directory / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if name else 0))
             try:
-                _Writer(epoch, check).write(tree.root(), fd)
+                writer = _Writer(epoch, check)
+                writer.write(tree.root(), fd)
+                for file, data in beside.items():
+                    writer.put(fd, file, data)
             finally:
                 os.close(fd)
     except OSError as error:
@@ -106,6 +118,15 @@ class _Writer:
                 self._clear(fd, entry.name)
                 os.symlink(directory.read_link(entry), entry.name, dir_fd=fd)
                 self._time(fd, entry)
+
+    def put(self, fd: int, name: str, data: bytes) -> None:
+        """Write ``data`` as the file ``name`` of the directory ``fd``, for its owner to read."""
+        self._clear(fd, name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(name, flags, 0o600, dir_fd=fd), "wb") as target:
+            target.write(data)
+        if self._latest is not None:
+            os.utime(name, ns=(self._latest, self._latest), dir_fd=fd, follow_symlinks=False)
 
     def _directory(self, directory: Directory, entry: Entry, fd: int) -> None:
         try:

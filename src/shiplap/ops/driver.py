@@ -127,6 +127,10 @@ class Driver:
         """The snapshot of ``node``, which must be a target."""
         return self._solver.result(node)
 
+    def results(self) -> dict[str, str]:
+        """Snapshots by digest of the node, of all that had to be had (not of sources that are read where they lie)."""
+        return {digest: result for digest, result in self._solver.results().items() if result != LIVE}
+
     # -- carrying instructions out
 
     def _work(self, instruction: Instruction) -> None:
@@ -198,7 +202,7 @@ class Driver:
 
                     known = fetch_git(operation, self._bench)
             self._bench.fetched[node.digest] = known
-        return known
+        return known.snapshot
 
     def _record(self, node: Node, keys: tuple[Key, ...], snapshot: str) -> None:
         canonical = self._solver.canonical_for(node, snapshot)

@@ -17,7 +17,7 @@ from pathlib import Path
 from shiplap.errors import ContextError, quote
 from shiplap.graph.operations import GitSource
 from shiplap.ops.gitcommand import Git, GitFailure
-from shiplap.ops.workbench import Workbench
+from shiplap.ops.workbench import Fetched, Workbench
 from shiplap.store.snapshots import EMPTY, remove_directory
 
 REF_LIMIT = 1024
@@ -30,7 +30,7 @@ _SCP = re.compile(rf"[A-Za-z0-9_][\w-]*@[A-Za-z0-9][A-Za-z0-9.-]*:(?!-){_TEXT}+"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def fetch_git(operation: GitSource, bench: Workbench) -> str:
+def fetch_git(operation: GitSource, bench: Workbench) -> Fetched:
     """The snapshot with the tree of ``operation``. Raises ContextError: git-failed, no-such-ref, invalid-git-ref,
     invalid-git-url, invalid-checksum, digest-mismatch, not-found, ssh-not-forwarded, git-missing.
     """
@@ -91,17 +91,16 @@ class _Fetch:
         self._ref = ""
         """The full name that the ref turned out to have, if it is one."""
 
-    def run(self) -> str:
+    def run(self) -> Fetched:
         commit = self._resolve()
         name = self._name(commit)
         store = self._bench.store
-        if store.snapshots.get(name) is not None:
-            return name
-        mirror = self._mirror()
-        with store.once(f"git {mirror.name}", self._bench.check):
-            if store.snapshots.get(name) is None:
-                self._make_snapshot(commit, mirror, name)
-        return name
+        if store.snapshots.get(name) is None:
+            mirror = self._mirror()
+            with store.once(f"git {mirror.name}", self._bench.check):
+                if store.snapshots.get(name) is None:
+                    self._make_snapshot(commit, mirror, name)
+        return Fetched(name, f"{'sha1' if len(commit) == 40 else 'sha256'}:{commit}")
 
     def time(self) -> int:
         """The committer's time."""

@@ -20,7 +20,7 @@ from shiplap.errors import ContextError, RegistryError, StoreError
 from shiplap.events.meter import Meter
 from shiplap.graph.operations import HttpSource
 from shiplap.oci.manifest import prepare
-from shiplap.ops.workbench import Workbench
+from shiplap.ops.workbench import Fetched, Workbench
 from shiplap.store.snapshots import EMPTY
 from shiplap.trees.change import ChangeTree
 
@@ -47,7 +47,7 @@ class Remembered(msgspec.Struct, frozen=True):
     """Last-Modified, if it may serve as a validator."""
 
 
-def fetch_http(operation: HttpSource, bench: Workbench, step: str = "") -> str:
+def fetch_http(operation: HttpSource, bench: Workbench, step: str = "") -> Fetched:
     """The snapshot with the file of ``operation``, fetched if it is not here or has changed. ``step``: for Progress facts.
 
     Raises ContextError: http-status, digest-mismatch, bad-address, too-many-redirects, and those of a broken connection
@@ -60,12 +60,16 @@ def fetch_http(operation: HttpSource, bench: Workbench, step: str = "") -> str:
         algorithm, _, wanted = operation.checksum.partition(":")
         if known is not None and wanted:
             if known.digests.get(algorithm) == wanted:
-                return known.snapshot  # the bytes that were asked for: nothing a server could say would change that
+                return _fetched(known)  # the bytes that were asked for: nothing a server could say would change that
             known = None
         found = _Fetch(operation, bench, known, step).run()
         if found is not known:
             bench.store.results.put_digest(f"http {where}", msgspec.json.encode(found).decode())
-        return found.snapshot
+        return _fetched(found)
+
+
+def _fetched(known: Remembered) -> Fetched:
+    return Fetched(known.snapshot, f"sha256:{known.digests['sha256']}")
 
 
 def _check_name(name: str) -> None:

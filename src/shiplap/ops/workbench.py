@@ -30,6 +30,13 @@ class Images(Protocol):
         """Have every blob of the image's manifest in the store, pulling those that are missing."""
 
 
+class Fetched(msgspec.Struct, frozen=True):
+    """What a remote source turned out to be. ``pin``: the digest of a file, or ``sha1:COMMIT`` (``sha256:``, of 64 digits)."""
+
+    snapshot: str
+    pin: str
+
+
 class LocalContext(msgspec.Struct, frozen=True):
     """A directory of this machine that steps may copy from."""
 
@@ -56,8 +63,8 @@ class Workbench(msgspec.Struct):
     """How URLs are reached: proxies, certificates."""
     programs: str = ""
     """Directories in which programs (git, ssh) are looked for, in the form of PATH."""
-    fetched: dict[str, str] = msgspec.field(default_factory=dict)
-    """Snapshots of remote sources by node digest: within a build each is asked for once, so it is the same throughout."""
+    fetched: dict[str, Fetched] = msgspec.field(default_factory=dict)
+    """Remote sources by node digest: within a build each is asked for once, so it is the same throughout."""
     cancel: threading.Event = msgspec.field(default_factory=threading.Event)
     epoch: int | None = None
     single_id: bool = False

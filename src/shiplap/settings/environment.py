@@ -60,6 +60,8 @@ class Settings(NamedTuple):
     """SHIPLAP_MAX_USED_SPACE: bytes that the store may take; 0: no limit."""
     engine: tuple[tuple[str, str], ...] = ()
     """What DOCKER_HOST, DOCKER_CONTEXT and the like say; see ``engines``."""
+    metadata_provenance: str = "min"
+    """BUILDX_METADATA_PROVENANCE: how much of it ``--metadata-file`` holds: ``min``, ``max``, or nothing at all."""
 
     @property
     def logs(self) -> str:
@@ -156,6 +158,7 @@ def load(
         output_clip=_clip(environ.get("BUILDKIT_STEP_LOG_MAX_SIZE", "")),
         max_used_space=_size("SHIPLAP_MAX_USED_SPACE", environ, 0),
         engine=tuple((name, environ[name]) for name in _ENGINE if environ.get(name)),
+        metadata_provenance=_metadata(environ.get("BUILDX_METADATA_PROVENANCE", "")),
     )
 
 
@@ -194,6 +197,13 @@ def _progress(text: str) -> str:
             hint="use one of " + ", ".join(PROGRESS_MODES),
         )
     return text or "auto"
+
+
+def _metadata(text: str) -> str:
+    # As buildx: what it does not know counts as unset.
+    if text in ("disabled", "0", "f", "F", "false", "FALSE", "False"):
+        return ""
+    return text if text == "max" else "min"
 
 
 def _snapshots(text: str) -> str:

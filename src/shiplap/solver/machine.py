@@ -133,6 +133,10 @@ class Solver:
             raise KeyError(node.digest)
         return result
 
+    def results(self) -> dict[str, str]:
+        """The results that were needed and are known, by digest of the node."""
+        return {digest: task.result for digest, task in self._tasks.items() if task.result is not None}
+
     # -- events
 
     def start(self) -> list[Instruction]:

@@ -1,0 +1,209 @@
+"""Attestations of a build: what was asked for, and the facts they are written from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from os.path import basename
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from shiplap.api.context import Context
+from shiplap.api.request import Request, boolean, parse_fields
+from shiplap.errors import UsageError
+from shiplap.oci.platform import native_platform
+from shiplap.store.snapshots import EMPTY
+from shiplap.store.store import Store
+
+if TYPE_CHECKING:
+    from shiplap.api.bases import BaseImages
+    from shiplap.dockerfile.options import Plan
+    from shiplap.export.attestation import Attestation
+    from shiplap.export.provenance import Origin, Wanted
+    from shiplap.oci.manifest import Descriptor
+    from shiplap.ops.driver import Driver
+    from shiplap.ops.workbench import Workbench
+
+FILES = {"provenance": "provenance.json", "sbom": "sbom.spdx.json"}
+"""What attestations are called beside files (``local`` and ``tar`` outputs)."""
+_KNOWN = {
+    "provenance": {
+        "mode", "version", "builder-id", "reproducible", "complete-materials", "inline-only", "filename", "disabled"
+    },
+    "sbom": {"filename", "disabled", "generator"},
+}  # fmt: skip
+
+
+class Attest(msgspec.Struct, frozen=True):
+    """An ``--attest``: ``provenance`` or ``sbom``, with its parameters."""
+
+    kind: str
+    parameters: Mapping[str, str] = {}
+
+    @property
+    def filename(self) -> str:
+        """Its name beside files."""
+        return basename(self.parameters.get("filename", "")) or FILES[self.kind]
+
+
+def read_attests(texts: Iterable[str]) -> tuple[Attest, ...]:
+    """``type=provenance,mode=max`` and so on; of two of a type the later counts. Raises UsageError(invalid-attestation)."""
+    found: dict[str, Attest] = {}
+    for text in texts:
+        fields = parse_fields(text)
+        kind = fields.pop("type", "")
+        if kind not in _KNOWN:
+            raise UsageError(
+                f"unknown attestation type {kind!r}", code="invalid-attestation", hint="type=provenance or type=sbom"
+            )
+        if unknown := sorted(set(fields) - _KNOWN[kind]):
+            raise UsageError(
+                f"{kind} has no parameter {unknown[0]!r}",
+                code="invalid-attestation",
+                hint="one of " + ", ".join(sorted(_KNOWN[kind])),
+            )
+        if fields.pop("generator", ""):
+            raise UsageError(
+                "SBOMs are made by shiplap itself, not by a generator image",
+                code="invalid-attestation",
+                hint="leave out generator=",
+            )
+        found.pop(kind, None)
+        if not boolean(fields.pop("disabled", ""), False, "disabled"):
+            found[kind] = Attest(kind, fields)
+    for attest in found.values():
+        if attest.kind == "provenance":
+            wanted_provenance(attest)
+    return tuple(found.values())
+
+
+def wanted_provenance(attest: Attest) -> Wanted:
+    """What is asked of a provenance. Raises UsageError."""
+    from shiplap.export.provenance import Wanted
+
+    given = attest.parameters
+    return Wanted(
+        mode="max" if given.get("mode", "max") == "full" else given.get("mode", "max"),
+        version=given.get("version", "v1"),
+        builder_id=given.get("builder-id", ""),
+        reproducible=boolean(given.get("reproducible", ""), False, "reproducible"),
+        complete=boolean(given.get("complete-materials", ""), False, "complete-materials"),
+    ).checked()
+
+
+class Attesting:
+    """Makes the attestations of what was built."""
+
+    def __init__(
+        self,
+        request: Request,
+        context: Context,
+        arguments: Mapping[str, str],
+        store: Store,
+        bench: Workbench,
+        images: BaseImages,
+        driver: Driver,
+        began: float,
+        invocation: str,
+    ) -> None:
+        self.asked = read_attests(request.attests)
+        self._request = request
+        self._context = context
+        self._arguments = arguments
+        self._store = store
+        self._bench = bench
+        self._images = images
+        self._driver = driver
+        self._began = began
+        self._invocation = invocation
+
+    def attestations(self, plan: Plan, snapshot: str, profile: str, now: float) -> list[Attestation]:
+        """What was asked for, of the image for one platform, whose layers are packed as ``profile``; ``now``: seconds."""
+        from shiplap.export.attestation import Attestation
+        from shiplap.export.provenance import PREDICATES, provenance
+
+        made = []
+        for attest in self.asked:
+            if attest.kind == "provenance":
+                wanted = wanted_provenance(attest)
+                predicate = provenance(self._origin(plan, profile, now), wanted)
+                made.append(Attestation(PREDICATES[wanted.version], predicate))
+            else:
+                from shiplap import __version__
+                from shiplap.sbom.spdx import PREDICATE, document
+
+                tool = f"shiplap-{__version__}"
+                with self._store.snapshots.tree(snapshot) if snapshot != EMPTY else _nothing() as tree:
+                    made.append(Attestation(PREDICATE, document(tree, plan.config.platform, now, tool)))
+        return made
+
+    def summary(self, plan: Plan, now: float, mode: str) -> dict[str, Any]:
+        """``buildx.build.provenance`` of the metadata file. ``mode``: ``min`` leaves out the steps and their times."""
+        from shiplap.export.provenance import Wanted, provenance
+
+        told = provenance(self._origin(plan, "gzip", now), Wanted(version="v0.2"))
+        if mode != "max":
+            told.pop("buildConfig", None)
+            told.pop("metadata", None)
+        return told
+
+    def _origin(self, plan: Plan, profile: str, now: float) -> Origin:
+        from shiplap.export.provenance import Origin
+
+        request, context = self._request, self._context
+        remote = context.source is not None
+        return Origin(
+            target=plan.target,
+            dockerfile=context.dockerfile,
+            dockerfile_name=basename(context.dockerfile_name) if not remote else context.dockerfile_name,
+            arguments=_told(request, self._arguments),
+            address=_redacted(str(request.context)) if remote else "",
+            images=self._images.names(),
+            pins={digest: found.pin for digest, found in self._bench.fetched.items()},
+            layers=dict(self._layers(profile)),
+            builder=str(native_platform()),
+            invocation=self._invocation,
+            started=self._began,
+            finished=now,
+        )
+
+    def _layers(self, profile: str) -> Iterable[tuple[str, list[Descriptor]]]:
+        """The layers of each step whose result is packed as a whole."""
+        from shiplap.export.image import packed_layers
+
+        for digest, snapshot in self._driver.results().items():
+            found = packed_layers(self._store, snapshot, profile)
+            if found:
+                yield digest, found
+
+
+def _told(request: Request, arguments: Mapping[str, str]) -> dict[str, str]:
+    """The request as BuildKit's frontend has it (frontend/dockerui/config.go)."""
+    told = {f"build-arg:{name}": value for name, value in arguments.items()}
+    told.update({f"label:{name}": value for name, value in request.labels.items()})
+    told.update({f"context:{name}": _redacted(value) for name, value in request.build_contexts.items()})
+    if request.target:
+        told["target"] = request.target
+    if request.no_cache or request.no_cache_filter:
+        told["no-cache"] = ",".join(request.no_cache_filter) if not request.no_cache else ""
+    if request.add_hosts:
+        told["add-hosts"] = ",".join(request.add_hosts)
+    if request.shm_size:
+        told["shm-size"] = str(request.shm_size)
+    if request.ulimits:
+        told["ulimit"] = ",".join(request.ulimits)
+    if request.network != "default":
+        told["force-network-mode"] = request.network
+    return told
+
+
+def _redacted(address: str) -> str:
+    """An address with what stands for a name and password crossed out, as Go's ``URL.Redacted`` and BuildKit do."""
+    return re.sub(r"(?<=://)[^/@]+(?=@)", lambda found: "xxxxx:xxxxx" if ":" in found[0] else "xxxxx", address)
+
+
+def _nothing() -> Any:
+    from shiplap.trees.tree import Tree
+
+    return Tree(())

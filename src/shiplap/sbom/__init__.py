@@ -1,0 +1,1 @@
+"""LISTS: which packages a file tree holds."""
