@@ -73,7 +73,7 @@ def test_flags(shiplap: Shiplap, tmp_path: Path) -> None:
     assert "1024" in out
     inspected = json.loads(shiplap.run("inspect", "it").stdout)[0]
     assert inspected["Image"]["config"]["Labels"] == {"l": "v"}
-    assert (tmp_path / "iid").read_text() == inspected["Digest"]
+    assert (tmp_path / "iid").read_text() == inspected["Manifest"]["config"]["digest"]
     metadata = json.loads((tmp_path / "meta.json").read_text())
     assert metadata["containerimage.digest"] == inspected["Digest"]
     assert metadata["image.name"] == "docker.io/library/it:latest"
@@ -112,7 +112,10 @@ def test_outputs(shiplap: Shiplap, tmp_path: Path) -> None:
 
 def test_images_tag_rmi_prune_du(shiplap: Shiplap, tmp_path: Path) -> None:
     context = context_of(tmp_path / "c", "FROM busybox\nRUN echo hi > /x\n")
-    digest = shiplap.run("build", "-q", "-t", "a", context).stdout.strip()
+    id = shiplap.run("build", "-q", "-t", "a", context).stdout.strip()
+    (inspected,) = json.loads(shiplap.run("inspect", id).stdout)
+    assert inspected["Manifest"]["config"]["digest"] == id
+    digest = inspected["Digest"]
     shiplap.run("tag", "a", "b:2")
     listed = [json.loads(line) for line in shiplap.run("images", "--format", "json").stdout.splitlines()]
     assert {(row["name"], row["digest"]) for row in listed} >= {("a:latest", digest), ("b:2", digest)}

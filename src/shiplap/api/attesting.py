@@ -126,23 +126,29 @@ class Attesting:
         made = []
         for attest in self.asked:
             if attest.kind == "provenance":
+                if plan.target is None:
+                    continue  # nothing was done: BuildKit has nothing to say of it either
                 wanted = wanted_provenance(attest)
                 predicate = provenance(self._origin(plan, profile, now), wanted)
-                made.append(Attestation(PREDICATES[wanted.version], predicate))
+                made.append(Attestation(PREDICATES[wanted.version], predicate, attest.filename))
             else:
                 from shiplap import __version__
                 from shiplap.sbom.spdx import PREDICATE, document
 
                 tool = f"shiplap-{__version__}"
                 with self._store.snapshots.tree(snapshot) if snapshot != EMPTY else _nothing() as tree:
-                    made.append(Attestation(PREDICATE, document(tree, plan.config.platform, now, tool)))
+                    made.append(
+                        Attestation(PREDICATE, document(tree, plan.config.platform, now, tool), attest.filename)
+                    )
         return made
 
     def summary(self, plan: Plan, now: float, mode: str) -> dict[str, Any]:
         """``buildx.build.provenance`` of the metadata file. ``mode``: ``min`` leaves out the steps and their times."""
         from shiplap.export.provenance import Wanted, provenance
 
-        told = provenance(self._origin(plan, "gzip", now), Wanted(version="v0.2"))
+        asked = next((wanted_provenance(attest) for attest in self.asked if attest.kind == "provenance"), Wanted())
+        wanted = Wanted(version="v0.2", builder_id=asked.builder_id, reproducible=asked.reproducible)
+        told = provenance(self._origin(plan, "gzip", now), wanted)
         if mode != "max":
             told.pop("buildConfig", None)
             told.pop("metadata", None)
@@ -188,7 +194,7 @@ def _told(request: Request, arguments: Mapping[str, str]) -> dict[str, str]:
     if request.no_cache or request.no_cache_filter:
         told["no-cache"] = ",".join(request.no_cache_filter) if not request.no_cache else ""
     if request.add_hosts:
-        told["add-hosts"] = ",".join(request.add_hosts)
+        told["add-hosts"] = ",".join(re.sub("[:=]", "=", text, count=1) for text in request.add_hosts)
     if request.shm_size:
         told["shm-size"] = str(request.shm_size)
     if request.ulimits:

@@ -153,7 +153,7 @@ class _Build:
         attesting = self._attesting(context, planning, store, bench, images, began)
         delivered = deliver(request, built, store, self._settings, self._sink, attesting, self._check, self._halt)
         self._timings["export"] = time.time() - solved
-        described = built if request.describe else []
+        described = [each for each in built if each.plan.target is not None] if request.describe else []
         told = {str(each.platform): attesting.summary(each.plan, time.time(), request.describe) for each in described}
         result = self._result(plans, delivered, told, began)
         if self._witnessed is not None:

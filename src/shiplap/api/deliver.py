@@ -180,7 +180,8 @@ class _Delivery:
         title = f"exporting to {output.type} image format"
         with telling(self._sink, f"{output.type} {output.dest}", title):
             created = format_time(self._epoch if self._epoch is not None else int(now()))
-            files = layout_files(self._store, root, self._names(output), created, output.type == "docker")
+            tag = "latest" if as_directory else ""  # as buildx calls an image without a name
+            files = layout_files(self._store, root, self._names(output), created, output.type == "docker", tag)
             if as_directory:
                 write_layout(self._store, files, Path(output.dest))
             else:
@@ -214,8 +215,8 @@ class _Delivery:
         for built in self._built:
             made = self._attesting.attestations(built.plan, built.snapshot, _packing(output).profile, now())
             files = {}
-            for attest, attestation in zip(self._attesting.asked, made, strict=True):
-                stem, dot, end = attest.filename.rpartition(".")
+            for attestation in made:
+                stem, dot, end = attestation.filename.rpartition(".")
                 mark = "" if split or len(trees) == 1 else "." + str(built.platform).replace("/", "_")
                 name = prefix + (f"{stem}{mark}{dot}{end}" if dot else f"{end}{mark}")
                 files[name] = statement_of_files(attestation, trees[built.platform])
@@ -271,6 +272,8 @@ class _Delivery:
         entries = []
         for built, image in zip(self._built, images, strict=True):
             made = self._attesting.attestations(built.plan, built.snapshot, packing.profile, now())
+            if not made:
+                continue
             subjects = [package_url("docker", name, built.platform) for name in names]
             entries.append(write_attestations(self._store, image.manifest, made, subjects, artifact))
         return entries

@@ -81,8 +81,13 @@ def parser(name: str = "build") -> Parser:
         choices=("auto", "plain", "tty", "quiet", "rawjson", "none"),
         help="how progress is shown",
     )
-    add("-q", "--quiet", action="store_true", help="print nothing but the image's digest")
-    add("--iidfile", metavar="FILE", help="write the image's digest to FILE")
+    add(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="print nothing but the image's id: the digest of its config, or of the index of several",
+    )
+    add("--iidfile", metavar="FILE", help="write the image's id to FILE, as -q prints it")
     add("--metadata-file", metavar="FILE", help="write what came of the build to FILE, as JSON")
     add("--check", action="store_true", help="say what may be wrong in the Dockerfile, and build nothing")
     add("--call", default="", metavar="WHAT", help="build, check, outline or targets[,format=json]: what to do")
@@ -149,7 +154,7 @@ def run(name: str, argv: list[str]) -> int:
 def _ended(options: argparse.Namespace, mode: str, result: Any) -> int:
     _write_files(options, result)
     if mode == "quiet" and result.digest:
-        print(result.digest)
+        print(result.config_digest or result.digest)
     elif mode in ("plain", "tty"):
         write_error(summary(result))
     return 0
@@ -202,7 +207,7 @@ def _request(options: argparse.Namespace, settings: Settings) -> Any:
 
 
 def _attests(options: argparse.Namespace) -> list[str]:
-    given = list(options.attest or ())
+    given: list[str] = []
     for kind, value in (("provenance", options.provenance), ("sbom", options.sbom)):
         if value in ("1", "t", "T", "true", "TRUE", "True"):
             given.append(f"type={kind}")
@@ -210,7 +215,7 @@ def _attests(options: argparse.Namespace) -> list[str]:
             given.append(f"type={kind},disabled=true")
         elif value:
             given.append(f"type={kind},{value}")
-    return given
+    return [*given, *(options.attest or ())]  # of two of a type the later counts
 
 
 def _ssh(text: str, settings: Settings) -> tuple[str, str]:
@@ -256,7 +261,7 @@ def _metadata(result: Any) -> dict[str, Any]:
     """What buildx writes, under its names; ``buildx.build.ref`` ends with the name of the build's record."""
     told: dict[str, Any] = {}
     for platform, predicate in result.provenance.items():
-        told["buildx.build.provenance" + (f"/{platform}" if len(result.provenance) > 1 else "")] = predicate
+        told["buildx.build.provenance" + (f"/{platform}" if "," in result.platform else "")] = predicate
     if result.id:
         told["buildx.build.ref"] = f"default/default/{result.id}"
     if result.digest:

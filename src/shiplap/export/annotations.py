@@ -39,9 +39,12 @@ class Annotations(msgspec.Struct, frozen=True):
         return {item.key: item.value for item in sorted(fitting, key=lambda item: item.platform is not None)}
 
     def check(self, platforms: Sequence[Platform], index: bool, docker_types: bool) -> None:
-        """Raise UsageError if they cannot be put on images for ``platforms``; ``index``: an index is written."""
+        """Raise UsageError if they cannot be put on images for ``platforms``; ``index``: an index is written.
+
+        As in BuildKit, one for another platform than that of a single image is left out without a word.
+        """
         for item in self.given:
-            if item.platform is not None and item.platform not in platforms:
+            if len(platforms) > 1 and item.platform is not None and item.platform not in platforms:
                 raise _refused(
                     f"invalid annotation: no platform {item.platform} found in source",
                     "the platforms of this build are " + ", ".join(map(str, platforms)),

@@ -11,12 +11,12 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from shiplap.errors import ExportError
+from shiplap.errors import ExportError, ImageError
 from shiplap.export.aside import replacing
 from shiplap.layers import header as tar
 from shiplap.layers.header import Header, encode_header, padding
 from shiplap.oci.digest import Digest, split_digest
-from shiplap.oci.manifest import Descriptor, Index, Manifest, encode_json, parse_manifest
+from shiplap.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, Manifest, encode_json, parse_manifest
 from shiplap.oci.media_types import OCI_INDEX
 from shiplap.oci.reference import parse_reference
 from shiplap.store.store import Store
@@ -27,9 +27,9 @@ CREATED_ANNOTATION = "org.opencontainers.image.created"
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 
 
-def index_json(root: Descriptor, names: Sequence[str], created: str) -> bytes:
-    """``index.json`` of a layout that holds ``root``: one entry for each name (normalised), or one without."""
-    return encode_index(index_entries(root, names, created))
+def index_json(root: Descriptor, names: Sequence[str], created: str, tag: str = "") -> bytes:
+    """``index.json`` of a layout that holds ``root``: one entry for each name (normalised), or one without, called ``tag``."""
+    return encode_index(index_entries(root, names, created, tag))
 
 
 def encode_index(entries: Sequence[Descriptor]) -> bytes:
@@ -37,8 +37,8 @@ def encode_index(entries: Sequence[Descriptor]) -> bytes:
     return encode_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
 
 
-def index_entries(root: Descriptor, names: Sequence[str], created: str) -> list[Descriptor]:
-    """What ``index.json`` says of ``root``: an entry for each name (normalised), or one without."""
+def index_entries(root: Descriptor, names: Sequence[str], created: str, tag: str = "") -> list[Descriptor]:
+    """What ``index.json`` says of ``root``: an entry for each name (normalised), or one without, called ``tag``."""
     entries = []
     for name in names or [""]:
         annotations = dict(root.annotations)
@@ -47,16 +47,25 @@ def index_entries(root: Descriptor, names: Sequence[str], created: str) -> list[
         if name:
             annotations[NAME_ANNOTATION] = name
             annotations[REF_ANNOTATION] = parse_reference(name).tag or "latest"
+        elif tag:
+            annotations[REF_ANNOTATION] = tag
         entries.append(msgspec.structs.replace(root, annotations=dict(sorted(annotations.items()))))
     return entries
 
 
+def replaces(new: Descriptor, entry: Descriptor) -> bool:
+    """Whether ``new`` takes the place of ``entry`` in an index: the same name, or the same image where neither has one."""
+    keys = (NAME_ANNOTATION, REF_ANNOTATION)
+    fresh, old = ([each.annotations.get(key, "") for key in keys] for each in (new, entry))
+    return old == fresh if any(fresh) else entry.digest == new.digest and not any(old)
+
+
 def layout_files(
-    store: Store, root: Descriptor, names: Sequence[str], created: str, docker: bool
+    store: Store, root: Descriptor, names: Sequence[str], created: str, docker: bool, tag: str = ""
 ) -> list[tuple[str, bytes | Digest]]:
     """The files of a layout: path and content, or the digest of the blob that is the content. Sorted by path."""
     files: list[tuple[str, bytes | Digest]] = [
-        ("index.json", index_json(root, names, created)),
+        ("index.json", index_json(root, names, created, tag)),
         ("oci-layout", LAYOUT_FILE),
     ]
     for digest in sorted(store.images.blobs_of(root.digest)):
@@ -138,7 +147,7 @@ def write_archive(store: Store, files: Iterable[tuple[str, bytes | Digest]], out
 
 
 def write_layout(store: Store, files: Iterable[tuple[str, bytes | Digest]], directory: Path) -> None:
-    """Write the layout as a directory; blobs that are there stay, ``index.json`` is replaced last."""
+    """Write the layout as a directory. Images that are there stay, but for those of the same names; the index comes last."""
     late: list[tuple[str, bytes]] = []
     for path, content in files:
         target = directory / path
@@ -152,4 +161,18 @@ def write_layout(store: Store, files: Iterable[tuple[str, bytes | Digest]], dire
                 blob.finish()
     for path, data in sorted(late, key=lambda item: item[0] == "index.json"):
         with replacing(directory / path) as out:
-            out.write(data)
+            out.write(_with_others(directory / path, data) if path == "index.json" else data)
+
+
+def _with_others(path: Path, raw: bytes) -> bytes:
+    """The index ``raw``, behind what the one at ``path`` says of other images."""
+    try:
+        with path.open("rb") as file:
+            known = parse_manifest(file.read(MANIFEST_LIMIT + 1))
+    except (FileNotFoundError, ImageError):
+        return raw  # what cannot be read names no image
+    ours = parse_manifest(raw)
+    if not isinstance(known, Index) or not isinstance(ours, Index):
+        return raw
+    kept = [entry for entry in known.manifests if not any(replaces(new, entry) for new in ours.manifests)]
+    return encode_index([*kept, *ours.manifests])

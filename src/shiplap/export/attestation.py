@@ -27,10 +27,11 @@ _NOTHING = b"{}"
 
 
 class Attestation(msgspec.Struct, frozen=True):
-    """A predicate and its type (a URL)."""
+    """A predicate and its type (a URL), and what it is called beside files."""
 
     predicate_type: str
     predicate: dict[str, Any]
+    filename: str
 
 
 def statement(attestation: Attestation, subjects: Sequence[tuple[str, str]]) -> bytes:
@@ -40,7 +41,7 @@ def statement(attestation: Attestation, subjects: Sequence[tuple[str, str]]) -> 
         {
             "_type": STATEMENT,
             "predicateType": attestation.predicate_type,
-            "subject": told or None,
+            "subject": told,
             "predicate": attestation.predicate,
         }
     )

@@ -92,10 +92,8 @@ class _Account:
         self._steps = Steps(origin.target, origin.images)
         operations = [node.operation for node in self._steps.nodes]
         self._runs = [operation for operation in operations if isinstance(operation, Run)]
-        locals_ = {operation.name for operation in operations if isinstance(operation, LocalSource)}
-        if not origin.address:
-            locals_ |= {"context", "dockerfile"} if "context" in locals_ else {"dockerfile"}
-        self._locals = sorted(locals_)
+        here = set() if origin.address else {"context", "dockerfile"}
+        self._locals = sorted(here | {operation.name for operation in operations if isinstance(operation, LocalSource)})
         self._materials = _materials(self._steps.nodes, origin)
         if wanted.complete and self._locals:
             raise UsageError(
@@ -179,10 +177,10 @@ class _Account:
                     told[name] = found
         if self._locals:
             told["locals"] = [{"name": name} for name in self._locals]
-        root: dict[str, Any] = {"configSource": self._source("path"), "request": {}}
-        if arguments:
-            root["request"]["args"] = arguments
-        return {**told, "root": root, "compatibilityVersion": _COMPATIBILITY}
+        if self._origin.arguments:
+            request = {"args": arguments} if arguments else {}
+            told["root"] = {"configSource": self._source("path"), "request": request}
+        return {**told, "compatibilityVersion": _COMPATIBILITY}
 
     def _lent(self, kind: str) -> list[dict[str, Any]]:
         """Secrets or agents that steps ask for; one that any step requires is not optional."""

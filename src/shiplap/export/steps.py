@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from shiplap.graph.node import Node, walk
@@ -55,7 +56,8 @@ class Steps:
             steps.append(step)
         last = f"step{len(steps)}"
         steps.append({"id": last, "op": {"Op": {}}, "inputs": [f"{self.ids[self.nodes[-1].digest]}:0"]})
-        return {"llbDefinition": steps, "digestMapping": {digest: self.ids[digest] for digest in sorted(self.ids)}}
+        end = "sha256:" + sha256(self.nodes[-1].digest.encode()).hexdigest()
+        return {"llbDefinition": steps, "digestMapping": dict(sorted([*self.ids.items(), (end, last)]))}
 
     def locations(self) -> dict[str, Any]:
         """Lines of the Dockerfile by step."""
@@ -65,8 +67,9 @@ class Steps:
             if place is None or not place.line or isinstance(node.operation, LocalSource | HttpSource | GitSource):
                 found[self.ids[node.digest]] = {}
                 continue
-            lines = {"start": {"line": place.line}, "end": {"line": place.end_line or place.line}}
-            found[self.ids[node.digest]] = {"locations": [{"ranges": [lines]}]}
+            lines = range(place.line, (place.end_line or place.line) + 1)
+            ranges = [{"start": {"line": line}, "end": {"line": line}} for line in lines]
+            found[self.ids[node.digest]] = {"locations": [{"ranges": ranges}]}
         return found
 
     def _operation(self, node: Node) -> dict[str, Any]:
@@ -77,7 +80,10 @@ class Steps:
         elif isinstance(operation, FileChange):
             kind, body = "file", {"actions": _actions(operation, len(node.inputs), node.inputs)}
         elif isinstance(operation, Merge):
-            kind, body = "merge", {"inputs": [{"input": number} for number in range(len(node.inputs))]}
+            kind, body = (
+                "merge",
+                {"inputs": [{"input": number} if number else {} for number in range(len(node.inputs))]},
+            )
         else:
             kind, body = "source", self._source(operation)
         told: dict[str, Any] = {"Op": {kind: body}}
@@ -127,12 +133,18 @@ def _exec(run: Run) -> dict[str, Any]:
         meta["user"] = run.user
     if run.extra_hosts:
         meta["extraHosts"] = [dict(zip(("Host", "IP"), text.split("=", 1), strict=True)) for text in run.extra_hosts]
+    if run.ulimits:
+        meta["ulimit"] = [_limit(text) for text in run.ulimits]
     meta["removeMountStubsRecursive"] = True
     told: dict[str, Any] = {"meta": meta}
     root: dict[str, Any] = {"dest": "/"}
     if run.rootfs:
         root["input"] = run.rootfs
-    told["mounts"] = [root, *(_mount(mount) for mount in run.mounts if mount.kind != "secret" or mount.as_file)]
+    mounts = [mount for mount in run.mounts if mount.kind != "secret" or mount.as_file]
+    lent = ("secret", "ssh")
+    mounts.sort(key=lambda mount: (lent.index(mount.kind) + 1, "") if mount.kind in lent else (0, mount.target))
+    shared = [Mount("tmpfs", "/dev/shm", size=run.shm_size)] if run.shm_size else []
+    told["mounts"] = [root, *map(_mount, [*shared, *mounts])]
     if number := _NETWORK[run.network]:
         told["network"] = number
     if run.security == "insecure":
@@ -145,6 +157,12 @@ def _exec(run: Run) -> dict[str, Any]:
     if variables:
         told["secretenv"] = variables
     return told
+
+
+def _limit(text: str) -> dict[str, Any]:
+    name, _, bounds = text.partition("=")
+    soft, _, hard = bounds.partition(":")
+    return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
 
 
 def _mount(mount: Mount) -> dict[str, Any]:
@@ -201,6 +219,12 @@ def _actions(change: FileChange, inputs: int, sources: tuple[Node, ...]) -> list
 
 def _copy(action: Copy, source: str, remote: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"src": source, "dest": action.dest, **_owner(action.owner)}
+    if action.parents:
+        # What stands before /./ is not kept; the rest is a pattern below it.
+        before, _, after = source.rpartition("/./") if "/./" in source else ("", "", source.lstrip("/"))
+        body["src"] = before or "/"
+        body["include_patterns"] = [after]
+        body["required_paths"] = [f"{before}/{after}"]
     body["mode"] = int(action.mode, 8) if action.mode.isdigit() else -1
     if action.mode and not action.mode.isdigit():
         body["modeStr"] = action.mode

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from mmap import ACCESS_READ, mmap
 
+from shiplap.errors import TreeError
 from shiplap.sbom.distributions import Distribution, read_apk, read_dpkg, read_rpm
 from shiplap.sbom.languages import GO_MAGIC, read_go, read_npm, read_python
 from shiplap.sbom.package import Package
@@ -33,7 +34,10 @@ def list_packages(tree: Tree, check: Callable[[], None] = lambda: None) -> list[
     """All packages, in order, each once. ``check`` is called in every directory. Raises what reading the tree raises."""
     distribution = Distribution()
     for path in _RELEASES:
-        found = find(tree, path)
+        try:
+            found = find(tree, path)
+        except TreeError:
+            continue  # links in a circle
         if found is not None and found.entry is not None and found.entry.is_file:
             distribution = Distribution(_text(found.parent, found.entry))
             break

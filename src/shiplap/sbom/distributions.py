@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from shiplap.sbom.package import Package, package_url
 
 _RPM_TAGS = {1000: "name", 1001: "version", 1002: "release", 1003: "epoch", 1014: "license", 1022: "arch"}
+_SQLITE = b"SQLite format 3\0"
 _RPM_INT32, _RPM_STRINGS = 4, (6, 8, 9)
 
 
@@ -63,11 +64,13 @@ def read_rpm(data: bytes, path: str, distribution: Distribution) -> Iterator[Pac
     """Packages of ``rpmdb.sqlite`` (rpm 4.16 and newer), whose rows are the headers of RPM files."""
     import sqlite3
 
+    if not data.startswith(_SQLITE):
+        return  # Berkeley DB and ndb, of older and of SUSE's rpm, are not read
     database = sqlite3.connect(":memory:")
     try:
         database.deserialize(data)
         rows = database.execute("SELECT blob FROM Packages ORDER BY hnum").fetchall()
-    except sqlite3.Error:
+    except (sqlite3.Error, MemoryError):  # the latter is what deserialize makes of a file cut short
         return
     finally:
         database.close()
