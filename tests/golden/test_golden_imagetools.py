@@ -72,7 +72,9 @@ def test_what_create_pushes(case: str, tmp_path: Path, capsys: pytest.CaptureFix
         assert status == expected["exit"] == 0, err
         assert json.loads(emptied(metadata.read_text(), names)) == expected["metadata"]
         assert pushed(registry) == expected["pushed"]
-        sent = [seen for seen in registry.requests if seen.method in ("PUT", "PATCH") and "/blobs/uploads/" in seen.target]
+        sent = [
+            seen for seen in registry.requests if seen.method in ("PUT", "PATCH") and "/blobs/uploads/" in seen.target
+        ]
         assert not sent, "blobs of the same registry are mounted, not sent"
 
 

@@ -1,0 +1,171 @@
+"""Several platforms in one build: what runs once, what each output holds, what a registry is given, what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from tests.kit import Shiplap, program
+
+DOCKERFILE = """\
+FROM --platform=$BUILDPLATFORM busybox AS build
+RUN echo once >/once
+ARG TARGETPLATFORM
+RUN echo $TARGETPLATFORM >/out
+FROM scratch
+COPY --from=build /out /once /
+"""
+BOTH = "--platform=linux/amd64,linux/arm64"
+
+
+def context_of(directory: Path, dockerfile: str) -> Path:
+    directory.mkdir(parents=True)
+    (directory / "Dockerfile").write_text(dockerfile)
+    return directory
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    return context_of(tmp_path / "c", DOCKERFILE)
+
+
+def test_what_is_the_same_runs_once(shiplap: Shiplap, context: Path) -> None:
+    told = shiplap.run("build", BOTH, "--platform", "arm/v6", "-t", "a", context).stderr
+    assert told.count("RUN echo once") == 1
+    assert told.count("COPY --from=build") == 3
+    for platform, text in (("linux/amd64", "linux/amd64"), ("linux/arm64", "linux/amd64->arm64")):
+        assert f"[{text} build 3/3] RUN echo {platform} >/out" in told
+    assert shiplap.run("build", "-q", BOTH, context).stdout.startswith("sha256:")
+
+
+def test_the_index_in_a_registry(shiplap: Shiplap, context: Path, registry: str) -> None:
+    name = f"{registry}/several/app:1"
+    built = shiplap.run("build", "-q", BOTH, "-t", name, "--push", context).stdout.strip()
+    raw = subprocess.run(
+        [program("skopeo"), "inspect", "--raw", "--tls-verify=false", f"docker://{name}"],
+        capture_output=True,
+        check=True,
+    ).stdout
+    index = json.loads(raw)
+    assert [entry["platform"] for entry in index["manifests"]] == [
+        {"architecture": "amd64", "os": "linux"},
+        {"architecture": "arm64", "os": "linux"},
+    ]
+    for architecture in ("amd64", "arm64"):
+        command = ["skopeo", "--override-arch", architecture, "inspect", "--config", "--tls-verify=false"]
+        config = json.loads(subprocess.run([*command, f"docker://{name}"], capture_output=True, check=True).stdout)
+        assert config["architecture"] == architecture
+    # What was pushed is a base for either.
+    child = context_of(context.parent / "child", f"FROM {name}\n")
+    out = context.parent / "out"
+    shiplap.run("build", "-q", "--pull", BOTH, "-o", out, child)
+    assert (out / "linux_arm64/out").read_text() == "linux/arm64\n"
+    assert built.startswith("sha256:")
+
+
+def test_docker_media_types(shiplap: Shiplap, context: Path, tmp_path: Path) -> None:
+    out = tmp_path / "layout"
+    shiplap.run("build", "-q", BOTH, "-o", f"type=oci,dest={out},tar=false,oci-mediatypes=false", context)
+    (entry,) = json.loads((out / "index.json").read_text())["manifests"]
+    assert entry["mediaType"] == "application/vnd.docker.distribution.manifest.list.v2+json"
+    index = json.loads((out / "blobs" / entry["digest"].replace(":", "/")).read_text())
+    assert {item["mediaType"] for item in index["manifests"]} == {
+        "application/vnd.docker.distribution.manifest.v2+json"
+    }
+
+
+def test_folders_of_local_and_tar(shiplap: Shiplap, context: Path, tmp_path: Path) -> None:
+    out, tar = tmp_path / "out", tmp_path / "out.tar"
+    shiplap.run("build", "-q", BOTH, "-o", out, "-o", f"type=tar,dest={tar}", context)
+    assert {path.name for path in out.iterdir()} == {"linux_amd64", "linux_arm64"}
+    assert (out / "linux_arm64/out").read_text() == "linux/arm64\n"
+    with tarfile.open(tar) as archive:
+        assert archive.getnames() == [
+            f"linux_{arch}{rest}" for arch in ("amd64", "arm64") for rest in ("", "/once", "/out")
+        ]
+    one = tmp_path / "one"
+    shiplap.run("build", "-q", "-o", f"type=local,dest={one},platform-split=true", context)
+    assert [path.name for path in one.iterdir()] == ["linux_amd64"]
+    told = shiplap.run("build", BOTH, "-o", f"type=local,dest={tmp_path}/no,platform-split=false", context, check=False)
+    assert "cannot overwrite once from linux/amd64 with linux/arm64 when split option is disabled" in told.stderr
+    assert "[platforms-clash]" in told.stderr
+    assert not (tmp_path / "no").exists()
+    same = context_of(tmp_path / "same", "FROM scratch AS a\nARG TARGETARCH\nCOPY $TARGETARCH /d/$TARGETARCH\n")
+    for name in ("amd64", "arm64"):
+        (same / name).write_text(name)
+    shiplap.run("build", "-q", BOTH, "-o", f"type=local,dest={tmp_path}/both,platform-split=false", same)
+    assert {path.name for path in (tmp_path / "both/d").iterdir()} == {"amd64", "arm64"}
+
+
+def test_attestations_beside_files(shiplap: Shiplap, context: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shiplap.run("build", "-q", BOTH, "--provenance=mode=min", "--sbom=true", "-o", out, context)
+    assert {path.name for path in (out / "linux_arm64").iterdir()} == {
+        "out",
+        "once",
+        "provenance.json",
+        "sbom.spdx.json",
+    }
+    told = json.loads((out / "linux_arm64/provenance.json").read_text())
+    assert [subject["name"] for subject in told["subject"]] == ["once", "out"]
+    one = context_of(tmp_path / "one", "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /$TARGETARCH\n")
+    for name in ("amd64", "arm64"):
+        (one / name).write_text(name)
+    flags = ["--attest=type=provenance,filename=p.json", f"type=local,dest={tmp_path}/flat,platform-split=false"]
+    shiplap.run("build", "-q", BOTH, flags[0], "-o", f"{flags[1]},attestation-prefix=x-", one)
+    names = {path.name for path in (tmp_path / "flat").iterdir()}
+    assert names == {"amd64", "arm64", "x-p.linux_amd64.json", "x-p.linux_arm64.json"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (["-o", "type=docker,dest=d.tar"], 2, "docker exporter does not support exporting manifest lists"),
+        (["--platform", "linux/s390x/v1/x"], 2, "invalid platform"),
+        (["--annotation", "manifest[linux/s390x]:a=b"], 2, "no platform linux/s390x found in source"),
+    ],
+)
+def test_refused_before_anything_is_built(
+    shiplap: Shiplap, context: Path, flags: list[str], status: int, message: str
+) -> None:
+    told = shiplap.run("build", BOTH, *flags, context, check=False)
+    assert told.returncode == status
+    assert message in told.stderr
+    assert "RUN" not in told.stderr
+
+
+def test_a_platform_that_the_base_lacks(shiplap: Shiplap, context: Path, registry: str, tmp_path: Path) -> None:
+    name = f"{registry}/several/two:1"
+    shiplap.run("build", "-q", BOTH, "-t", name, "--push", context)
+    child = context_of(tmp_path / "child", f"FROM {name}\n")
+    told = shiplap.run("build", "--pull", "--platform=linux/amd64,linux/s390x", child, check=False)
+    assert told.returncode == 1
+    assert "linux/s390x" in told.stderr
+    assert "linux/amd64, linux/arm64" in told.stderr
+
+
+def test_a_repeated_platform_is_kept_twice(shiplap: Shiplap, context: Path, tmp_path: Path) -> None:
+    out = tmp_path / "layout"
+    told = shiplap.run("build", "--platform=linux/arm64,arm64", "-o", f"type=oci,dest={out},tar=false", context).stderr
+    assert 'Duplicate platform result requested "linux/arm64"' in told
+    (entry,) = json.loads((out / "index.json").read_text())["manifests"]
+    index = json.loads((out / "blobs" / entry["digest"].replace(":", "/")).read_text())
+    assert len(index["manifests"]) == 2
+
+
+def test_the_library_tells_of_each(
+    shiplap: Shiplap, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shiplap as library
+
+    for name, value in shiplap.env.items():
+        monkeypatch.setenv(name, value)
+    result = library.build(context, platform=("linux/amd64", "linux/arm64"), root=tmp_path / "root", describe="max")
+    assert result.platform == "linux/amd64,linux/arm64"
+    assert [image.platform for image in result.images] == ["linux/amd64", "linux/arm64"]
+    assert result.media_type == "application/vnd.oci.image.index.v1+json"
+    assert result.config_digest == ""
+    assert set(result.provenance) == {"linux/amd64", "linux/arm64"}
