@@ -22,6 +22,7 @@ from bench.peers import Builder, Library, builders
 from bench.plot import svg
 from bench.runner import Runner
 from bench.scenarios import SCENARIOS, Scenario, renamed, words
+from bench.transfers import Registries
 
 HERE = Path(__file__).resolve().parent
 
@@ -39,7 +40,7 @@ def main() -> None:
     wanted = [s for s in SCENARIOS if not options.scenario or s.name in options.scenario]
     with tempfile.TemporaryDirectory(prefix="shiplap-bench-") as temporary:
         work = Path(temporary)
-        with Runner() as runner, _Bases(work) as bases:
+        with Runner() as runner, _Bases(work) as bases, Registries(work) as registries:
             present = []
             for builder in builders(runner, work):
                 obstacle = "as asked" if builder.name in options.without else builder.available()
@@ -47,14 +48,22 @@ def main() -> None:
                     print(f"without {builder.name}: {obstacle}")
                 else:
                     present.append(builder)
-            rows = [_measure(scenario, present, work, bases, options.rounds) for scenario in wanted]
+            rows = []
+            for scenario in wanted:
+                obstacle = registries.obstacle() if scenario.transfer else ""
+                if obstacle:
+                    print(f"without {scenario.name}: {obstacle}")
+                elif scenario.transfer:
+                    rows.append(_transfer(scenario, present, registries, options.rounds))
+                else:
+                    rows.append(_measure(scenario, present, work, bases, options.rounds))
         subprocess.run(["chmod", "-R", "u+rwX", work], check=False)
     _report(rows, options.json)
 
 
 def _measure(scenario: Scenario, present: list[Builder], work: Path, bases: _Bases, rounds: int) -> dict[str, Any]:
     # The library differs from the command by its start alone, so it is shown where many images are built.
-    taking_part = [b for b in present if scenario.contexts or not isinstance(b, Library)]
+    taking_part = [b for b in present if b.builds and (scenario.contexts or not isinstance(b, Library))]
     seconds: dict[str, list[float]] = {}
     memory: dict[str, int] = {}
     disk: dict[str, int] = {}
@@ -83,6 +92,37 @@ def _measure(scenario: Scenario, present: list[Builder], work: Path, bases: _Bas
     for context in work.glob(f"{scenario.name}-*"):
         subprocess.run(["rm", "-rf", context], check=True)
     print(".", end="", flush=True)
+    return _row(scenario, seconds, memory, disk)
+
+
+def _transfer(scenario: Scenario, present: list[Builder], registries: Registries, rounds: int) -> dict[str, Any]:
+    """Pulls into an emptied store; or pushes into an emptied registry, of what lies in the store."""
+    seconds: dict[str, list[float]] = {}
+    memory: dict[str, int] = {}
+    registries.start()
+    moving = [builder for builder in present if builder.moves]
+    for builder in moving:
+        builder.forget()
+        if scenario.transfer == "push":
+            builder.get_ready(registries.image, registries.empty())
+    for _ in range(rounds):
+        for builder in moving:
+            if scenario.transfer == "pull":
+                builder.forget()
+                ran = builder.pull(registries.image)
+            else:
+                ran = builder.push(registries.image, registries.empty())
+            seconds.setdefault(builder.name, []).append(ran.seconds)
+            memory[builder.name] = max(ran.memory, memory.get(builder.name, 0))
+    for builder in moving:
+        builder.forget()
+    print(".", end="", flush=True)
+    return _row(scenario, seconds, memory, {})
+
+
+def _row(
+    scenario: Scenario, seconds: dict[str, list[float]], memory: dict[str, int], disk: dict[str, int]
+) -> dict[str, Any]:
     return {
         "scenario": scenario.name,
         "title": scenario.title,

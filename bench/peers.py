@@ -17,6 +17,9 @@ class Builder:
     """One way to build. The verbs raise RuntimeError with what the builder said."""
 
     name = ""
+    builds = True
+    moves = False
+    """Whether it takes part where an image is only moved: then it has the three verbs below."""
 
     def __init__(self, runner: Runner, work: Path) -> None:
         self._runner = runner
@@ -38,6 +41,17 @@ class Builder:
         """Bytes that the store takes."""
         raise NotImplementedError
 
+    def pull(self, image: str) -> Ran:
+        """Bring the image from its registry."""
+        raise NotImplementedError
+
+    def get_ready(self, image: str, target: str) -> None:
+        """Have what is needed to push ``image``, which is known by now, to ``target``."""
+        raise NotImplementedError
+
+    def push(self, image: str, target: str) -> Ran:
+        raise NotImplementedError
+
     def environment(self) -> dict[str, str]:
         return dict(os.environ)
 
@@ -57,6 +71,7 @@ class Shiplap(Builder):
     """This one, as an installed command with a store of its own."""
 
     name = "shiplap"
+    moves = True
 
     def __init__(self, runner: Runner, work: Path) -> None:
         super().__init__(runner, work)
@@ -75,6 +90,16 @@ class Shiplap(Builder):
     def disk(self) -> int:
         return _bytes_in(self._root)
 
+    def pull(self, image: str) -> Ran:
+        return self.say([self._program, "pull", "-q", image])
+
+    def get_ready(self, image: str, target: str) -> None:
+        self.pull(image)
+        self.say([self._program, "tag", image, target])
+
+    def push(self, image: str, target: str) -> Ran:
+        return self.say([self._program, "push", "-q", target])
+
     def command(self, context: Path, output: Path | None, cache: bool) -> list[str]:
         flags = [] if cache else ["--no-cache"]
         kind = f"type=oci,dest={output}" if output is not None else "type=cacheonly"
@@ -85,6 +110,7 @@ class Library(Shiplap):
     """shiplap called from one Python program: all contexts of a round in one process."""
 
     name = "library"
+    moves = False
 
     def build(self, contexts: Sequence[Path], output: Path | None, cache: bool) -> tuple[float, int]:
         script = (
@@ -102,6 +128,7 @@ class BuildKit(Builder):
     """buildctl against the daemon that BUILDKIT_HOST names; the daemon is warm, and not counted."""
 
     name = "BuildKit"
+    moves = True
 
     def available(self) -> str:
         if shutil.which("buildctl") is None:
@@ -118,6 +145,22 @@ class BuildKit(Builder):
         told = subprocess.run(["buildctl", "du", "--format", "{{json .}}"], capture_output=True, text=True, check=True)
         return sum(record["size"] for record in json.loads(told.stdout))
 
+    def _moved(self, image: str, output: str) -> Ran:
+        context = self._work / "moved"
+        context.mkdir(exist_ok=True)
+        (context / "Dockerfile").write_text(f"FROM {image}\n")
+        return self.say([*self.command(context, None, cache=True), "--output", output])
+
+    def pull(self, image: str) -> Ran:
+        # It fetches blobs only for somebody who reads them: a directory that the client writes, as skopeo does.
+        return self._moved(image, f"type=oci,tar=false,dest={self._work / 'moved-layout'}")
+
+    def get_ready(self, image: str, target: str) -> None:
+        self.pull(image)
+
+    def push(self, image: str, target: str) -> Ran:
+        return self._moved(image, f"type=image,name={target},push=true")
+
     def command(self, context: Path, output: Path | None, cache: bool) -> list[str]:
         flags = [] if cache else ["--no-cache"]
         if output is not None:
@@ -130,6 +173,7 @@ class Buildx(BuildKit):
     """docker buildx with the builder that BUILDX_BUILDER names: what most people type."""
 
     name = "buildx"
+    moves = False
 
     def available(self) -> str:
         if shutil.which("docker-buildx") is None:
@@ -170,9 +214,36 @@ class Buildah(Builder):
         return ["buildah", *self._storage, "bud", "-q", *flags, "-t", tag, str(context)]
 
 
+class Skopeo(Builder):
+    """skopeo, which builds nothing: between a registry and a directory in the OCI layout."""
+
+    name = "skopeo"
+    builds = False
+    moves = True
+
+    def available(self) -> str:
+        return "" if shutil.which("skopeo") is not None else "no skopeo on PATH"
+
+    def forget(self) -> None:
+        shutil.rmtree(self._work / "skopeo", ignore_errors=True)
+
+    def pull(self, image: str) -> Ran:
+        return self._copy(f"docker://{image}", f"oci:{self._work / 'skopeo'}:1")
+
+    def get_ready(self, image: str, target: str) -> None:
+        self.pull(image)
+
+    def push(self, image: str, target: str) -> Ran:
+        return self._copy(f"oci:{self._work / 'skopeo'}:1", f"docker://{target}")
+
+    def _copy(self, source: str, target: str) -> Ran:
+        tls = ["--src-tls-verify=false", "--dest-tls-verify=false"]
+        return self.say(["skopeo", "copy", "-q", "--insecure-policy", *tls, source, target])
+
+
 def builders(runner: Runner, work: Path) -> list[Builder]:
     """shiplap first, then every peer."""
-    return [kind(runner, work) for kind in (Shiplap, Library, BuildKit, Buildx, Buildah)]
+    return [kind(runner, work) for kind in (Shiplap, Library, BuildKit, Buildx, Buildah, Skopeo)]
 
 
 def _bytes_in(root: Path) -> int:

@@ -20,7 +20,8 @@ class Scenario:
     gets a context of another name, which no builder has seen, so that nothing it remembers of an earlier round helps.
     ``warm``: built once before the clock runs. ``edit``: a change made before each round, off the clock. ``forget``: the
     builder's store is emptied before each round, off the clock. ``contexts``: how many directories ``0``, ``1``... ``make``
-    wrote, each built in turn; 0: the context itself. ``budget``: the design's aim, as a ratio to BuildKit; 0: it names none.
+    wrote, each built in turn; 0: the context itself. ``transfer``: nothing is built, the image of 1 GiB is pulled or pushed.
+    ``budget``: the design's aim, as a ratio to BuildKit; 0: it names none.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Scenario:
     forget: bool = False
     contexts: int = 0
     base: str = "busybox"
+    transfer: str = ""
     budget: float = 0.0
 
 
@@ -116,6 +118,10 @@ def _pull(path: Path, base: str) -> None:
     (path / "Dockerfile").write_text(f"FROM {base}\nRUN true\n")
 
 
+def _nothing(path: Path, base: str) -> None:
+    """A transfer needs no context."""
+
+
 def _related(path: Path, base: str) -> None:
     """Images of an evaluation: one heavy stage that all share, one file and two steps of their own."""
     for number in range(IMAGES):
@@ -141,6 +147,8 @@ SCENARIOS = (
     Scenario("stages500", "500 stages, 3 reached", _many_stages, warm=True),
     Scenario("run10k", "RUN that writes 10,000 files, gzip archive", _run_writes, archive=True, warm=True),
     Scenario("pull300", "pull of a 300 MB image, and one RUN", _pull, forget=True, base="big"),
+    Scenario("pull1g", "pull of 1 GiB in 8 layers", _nothing, transfer="pull", budget=1.0),
+    Scenario("push1g", "push of 1 GiB in 8 layers", _nothing, transfer="push", budget=1.0),
     Scenario("related100", f"{IMAGES} related images, store empty", _related, cache=True, forget=True, contexts=IMAGES),
 )
 
