@@ -44,6 +44,7 @@ Head = tuple[str, dict[str, str]]
 class FaultProxy:
     """Forwards HTTP/1.1 to ``upstream`` (host:port); a context manager. ``rate``: the share of requests that meet a fault.
 
+    ``longest``: a larger body, in bytes, is refused with 413, as by nginx.
     ``challenge`` is the ``WWW-Authenticate`` of a 401. ``met`` counts the faults by kind, ``passed`` all requests.
     """
 
@@ -56,11 +57,13 @@ class FaultProxy:
         kinds: Sequence[str] = KINDS,
         challenge: str = "",
         tls: ssl.SSLContext | None = None,
+        longest: int = 1 << 62,
     ) -> None:
         host, _, port = upstream.rpartition(":")
         self._upstream = (host, int(port))
         self.seed, self.rate, self.kinds, self.challenge = seed, rate, kinds, challenge
         self._tls = tls
+        self.longest = longest
         self.met: Counter[str] = Counter()
         self.passed: Counter[str] = Counter()
         self._seen: Counter[str] = Counter()
@@ -123,6 +126,10 @@ class FaultProxy:
         line, headers = head
         kind, random = self._choose(line)
         length = int(headers.get("content-length", "0"))
+        if length > self.longest:
+            client.sendall(_reply(413, {"Connection": "close"}))
+            stream.read(length)  # "lingering_close": or the answer would be lost with the bytes nobody read
+            return False
         if kind == "drop":
             raise _Reset
         if kind == "503-early":

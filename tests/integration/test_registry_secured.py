@@ -319,6 +319,25 @@ def test_a_cache_of_another_make_serves_whole_images_or_none(tmp_path: Path) -> 
         assert caught.value.status == 404 and caught.value.hint
 
 
+@pytest.mark.parametrize("longest", [9 << 20, 1 << 20], ids=["9M", "1M"])
+def test_a_proxy_that_takes_small_requests_only(longest: int, tmp_path: Path) -> None:
+    data = os.urandom(12 << 20)
+    manifest, raw, blobs = image_of(data)
+    with (
+        docker_registry(tmp_path / "registry") as host,
+        FaultProxy(host, rate=0.0, longest=longest) as proxy,
+        Registry(Network(), lambda fact: None) as client,
+    ):
+        ref = parse_reference(f"{proxy.host}/team/app:1")
+        push_image(client, ref, raw, media_types.OCI_MANIFEST, blobs)
+        assert b"".join(client.open_blob(ref, manifest.layers[0])) == data
+        assert proxy.passed["PATCH"] >= 2
+        proxy.longest = 1000
+        with pytest.raises(RegistryError) as caught:
+            push_image(client, parse_reference(f"{proxy.host}/other/app:1"), raw, media_types.OCI_MANIFEST, blobs)
+        assert caught.value.code == "request-too-large" and caught.value.hint
+
+
 def test_check_login_with_tokens(tmp_path: Path) -> None:
     with (
         TokenServer(tmp_path / "tokens") as tokens,

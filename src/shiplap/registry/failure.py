@@ -115,6 +115,10 @@ def _advice(status: int, codes: set[str], host: str, said: str) -> _Advice:
             code="http-to-https",
             hint=f"{host} speaks https: take insecure = true out of registries.conf, or set it to false",
         )
+    if status == 413:
+        return _Advice(
+            code="request-too-large", hint=f"a proxy before {host} limits what may be sent: its operator can raise that"
+        )
     if status >= 500:
         return _Advice(code="registry-failed", hint="the registry is in trouble: try again later")
     return _Advice(

@@ -1,7 +1,8 @@
 """A blob's way into a registry: not at all if it is there, else mounted, else sent, and resumed where it was cut.
 
 Distribution specification 1.1, "Pushing blobs". One PUT with the whole body is what every registry takes; after a cut
-the session's own word (GET on it, ``Range``) tells where a PATCH may go on.
+the session's own word (GET on it, ``Range``) tells where a PATCH may go on. Where something on the way limits the size of a
+request (413), the blob is sent in chunks, ever smaller ones.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from shiplap.registry.connection import Answer, join_url
 from shiplap.registry.download import Report
 from shiplap.registry.patience import TryAgain
 from shiplap.registry.transport import Call, Transport
+
+LARGEST_CHUNK = 32 << 20
+LEAST_CHUNK = 1 << 20
+"""Bytes of the chunks in which a blob is sent that is too large for one request: at the most, and at the least."""
 
 Opener = Callable[[int], BinaryIO]
 """Opens the blob's bytes for reading at an offset."""
@@ -55,6 +60,8 @@ class Upload:
         self._check = check or _unchecked
         self._session = ""
         self._sent = 0
+        self._chunk = 0
+        self._least_chunk = LEAST_CHUNK
 
     def run(self, mount_from: str = "") -> str:
         """Bring the blob there; ``present``, ``mounted`` or ``uploaded``. ``mount_from`` is a path at the same host."""
@@ -72,12 +79,13 @@ class Upload:
                 return "uploaded"
             if tries > 1:
                 self._resume()
-            if self._sent == 0:
-                self._send("PUT", self._with_digest(), 0, frozenset({201, 204}))
+            if self._sent == 0 and not self._chunk:
+                self._send("PUT", self._with_digest(), 0, self._size, frozenset({201, 204}))
             else:
-                if self._sent < self._size:
-                    self._send("PATCH", self._session, self._sent, frozenset({202, 204}))
-                self._send("PUT", self._with_digest(), self._size, frozenset({201, 204}))
+                while self._sent < self._size:
+                    end = min(self._sent + (self._chunk or self._size), self._size)
+                    self._send("PATCH", self._session, self._sent, end, frozenset({202, 204}))
+                self._send("PUT", self._with_digest(), self._size, self._size, frozenset({201, 204}))
             return "uploaded"
 
         return self._transport.patience.insist(once)
@@ -125,23 +133,26 @@ class Upload:
         if not location:
             raise RegistryError(f"{self._site.host} opened an upload without saying where", code="bad-answer")
         self._session = join_url(answer.url, location)
+        least = answer.headers.get("OCI-Chunk-Min-Length", "").strip()
+        if re.fullmatch(r"\d{1,12}", least):
+            self._least_chunk = max(self._least_chunk, int(least))
         return False
 
     def _with_digest(self) -> str:
         return self._session + ("&" if "?" in self._session else "?") + f"digest={quote(self._digest)}"
 
-    def _send(self, method: str, url: str, start: int, accept: frozenset[int]) -> None:
-        length = self._size - start
+    def _send(self, method: str, url: str, start: int, end: int, accept: frozenset[int]) -> None:
+        length = end - start
         headers = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
         if method == "PATCH":
-            headers["Content-Range"] = f"{start}-{self._size - 1}"
+            headers["Content-Range"] = f"{start}-{end - 1}"
         bodies: list[_Outgoing] = []
 
         def body() -> bytes | _Outgoing:
             # A renewed token sends the body once more: each gets its own reader.
             if not length:
                 return b""
-            bodies.append(_Outgoing(self._opener, start, self._size, self._transport, self._report, self._check))
+            bodies.append(_Outgoing(self._opener, start, end, self._transport, self._report, self._check))
             return bodies[-1]
 
         call = Call(method, self._site, url, self._scopes(), headers, body, accept)
@@ -151,6 +162,8 @@ class Upload:
             if error.status in (400, 404, 416) and "BLOB_UPLOAD" in str(error):
                 # The session is gone; the next try opens another.
                 raise TryAgain(error) from None
+            if error.status == 413 and self._smaller():
+                raise TryAgain(error, 0.0) from None
             if error.status == 400 and "DIGEST_INVALID" in str(error):
                 # Damage on the way, which ends the session; or the bytes are not those of the digest, which stays so.
                 self._check()
@@ -159,7 +172,7 @@ class Upload:
         finally:
             for each in bodies:
                 each.close()
-        self._sent = self._size
+        self._sent = end
         if method == "PUT":
             self._report(self._size, True)
 
@@ -167,6 +180,12 @@ class Upload:
         # Each answer may name a new place for the session, with its state.
         if answer.headers.get("Location") and answer.status == 202:
             self._remember(answer)
+
+    def _smaller(self) -> bool:
+        """Go over to (smaller) chunks; False if they are as small as they may be."""
+        current = self._chunk or self._size
+        self._chunk = max(min(current // 4, LARGEST_CHUNK), self._least_chunk)
+        return self._chunk < current
 
     def _resume(self) -> None:
         """Find out how much of the blob the session has, or open a new one."""
@@ -188,7 +207,7 @@ class Upload:
 
 
 class _Outgoing:
-    """The body of an upload: exactly the announced bytes from ``start`` on."""
+    """The body of an upload: exactly the announced bytes from ``start`` up to ``size``, an offset in the blob too."""
 
     def __init__(
         self, opener: Opener, start: int, size: int, transport: Transport, report: Report, check: Check
