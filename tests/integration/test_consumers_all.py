@@ -143,7 +143,7 @@ def test_dockerd(way: str, compression: str, kinds: Kinds, dockerd: str) -> None
     version = int(tool(*docker, "version", "--format", "{{.Server.Version}}").partition(".")[0])
     if compression == "zstd" and version < 23:
         done = subprocess.run([program("docker"), *docker[1:], "load", "-i", archive], capture_output=True, text=True)
-        assert "unexpected EOF" in done.stderr or "invalid tar header" in done.stderr  # it knows no zstd
+        assert (done.returncode, "Error processing tar file" in done.stderr) == (1, True)  # it knows no zstd
         return
     tool(*docker, "load", "-i", archive)
     assert tool(*docker, "run", "--rm", "--network=none", "app:1") == "one\n"

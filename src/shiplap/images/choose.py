@@ -10,6 +10,8 @@ from shiplap.oci.platform import Platform
 
 DEEPEST_INDEX = 4
 """How many indexes may stand one within another."""
+MOST_MANIFESTS = 10_000
+"""How many manifests an image may be made of, all indexes together."""
 MOST_CONFIGS = 16
 """How many manifests of unstated platform are looked into."""
 

@@ -84,6 +84,10 @@ class ComposedSource:
     def chunks(self, descriptor: Descriptor, step: str = "") -> Iterator[bytes]:
         return self._sources[descriptor.digest].chunks(descriptor, step)
 
+    def interrupt(self) -> None:
+        for part in self._composed.parts:
+            part.source.interrupt()
+
     def home_of(self, descriptor: Descriptor) -> Reference | None:
         return self._sources[descriptor.digest].home_of(descriptor)
 

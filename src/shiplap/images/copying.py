@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shiplap.errors import ImageError, Place
 from shiplap.events.facts import Sink
-from shiplap.images.choose import DEEPEST_INDEX, choose_manifest
+from shiplap.images.choose import DEEPEST_INDEX, MOST_MANIFESTS, choose_manifest
 from shiplap.images.place import Source, Target, Transfer
 from shiplap.oci.digest import Digest
 from shiplap.oci.manifest import Descriptor, Index, parse_manifest
@@ -50,6 +50,10 @@ class _Survey:
         self.blobs: dict[Digest, Descriptor] = {}
 
     def add(self, descriptor: Descriptor, raw: bytes, depth: int) -> None:
+        if len(self.manifests) >= MOST_MANIFESTS:
+            raise ImageError(
+                f"{self._source.title} has more than {MOST_MANIFESTS} manifests", code="too-many-manifests"
+            )
         parsed = parse_manifest(raw, descriptor.media_type, descriptor.digest)
         if not isinstance(parsed, Index):
             for blob in (parsed.config, *parsed.layers):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from shiplap.errors import ImageError
-from shiplap.images.choose import DEEPEST_INDEX
+from shiplap.images.choose import DEEPEST_INDEX, MOST_MANIFESTS
 from shiplap.images.gotemplate import Moment, Record, render
 from shiplap.images.place import Source, read_small
 from shiplap.oci import media_types
@@ -100,8 +100,8 @@ class _Found:
         self._about: dict[Digest, list[Digest]] = {}
 
     def add(self, descriptor: Descriptor, raw: bytes, depth: int) -> None:
-        if depth > DEEPEST_INDEX:
-            raise ImageError(f"indexes more than {DEEPEST_INDEX} deep", code="index-too-deep")
+        if depth > DEEPEST_INDEX or len(self._manifests) >= MOST_MANIFESTS:
+            raise ImageError(f"more than {MOST_MANIFESTS} manifests, or {DEEPEST_INDEX} deep", code="index-too-deep")
         parsed = parse_manifest(raw, descriptor.media_type, descriptor.digest)
         if isinstance(parsed, Index):
             for entry in parsed.manifests:

@@ -38,6 +38,9 @@ from shiplap.oci.reference import Reference, parse_reference
 
 _NAME, _REF = "io.containerd.image.name", "org.opencontainers.image.ref.name"
 
+MOST_MEMBERS = 100_000
+"""Files of an archive: far more than there are blobs in any, and no more than memory bears."""
+
 
 class Box(Protocol):
     """Files by path, wherever they lie."""
@@ -80,7 +83,9 @@ class TarBox:
         self._members: dict[str, tuple[int, int]] = {}
         self._links: dict[str, str] = {}
         reader = TarReader(file)
-        for member in reader:
+        for number, member in enumerate(reader):
+            if number >= MOST_MEMBERS:
+                raise ImageError(f"{title} has more than {MOST_MEMBERS} files", code="too-many-entries")
             name = posixpath.normpath(member.name)
             if member.kind == tar.REGULAR and not reader.sparse:
                 self._members[name] = (file.tell(), member.size)
@@ -334,6 +339,9 @@ class BoxSource:
             data = self._boxed.read(descriptor.digest, descriptor.size, CONFIG_LIMIT)
             return iter((data,)) if data else iter(())
         return self._boxed.chunks(descriptor)
+
+    def interrupt(self) -> None:
+        pass  # files answer at once
 
     def home_of(self, descriptor: Descriptor) -> Reference | None:
         return None

@@ -36,6 +36,9 @@ class Source(Protocol):
     def chunks(self, descriptor: Descriptor, step: str = "") -> Iterator[bytes]:
         """A blob, in chunks of up to 1 MiB. ``step`` names the transfer in Progress facts."""
 
+    def interrupt(self) -> None:
+        """End every read under way, in any thread."""
+
     def home_of(self, descriptor: Descriptor) -> Reference | None:
         """The repository of a registry that has the blob, if one has: another there may take it without a copy."""
 

@@ -39,6 +39,9 @@ class RegistrySource:
     def chunks(self, descriptor: Descriptor, step: str = "") -> Iterator[bytes]:
         return self._registry.open_blob(self._reference, descriptor, step=step, told=bool(step))
 
+    def interrupt(self) -> None:
+        self._registry.interrupt()
+
     def home_of(self, descriptor: Descriptor) -> Reference | None:
         return self._reference
 

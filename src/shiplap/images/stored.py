@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
-from shiplap.errors import ImageError, StoreError
+from shiplap.errors import ImageError
+from shiplap.images.fetching import fetch_blobs
 from shiplap.images.place import CHUNK, Source, Transfer
 from shiplap.oci.digest import Digest, is_digest
 from shiplap.oci.manifest import Descriptor
 from shiplap.oci.reference import Reference, parse_reference
-from shiplap.registry.side_by_side import side_by_side
 from shiplap.store.store import Store
-
-_PARALLEL = 4
 
 
 class StoreSource:
@@ -51,6 +48,9 @@ class StoreSource:
             if held:
                 yield held
 
+    def interrupt(self) -> None:
+        pass  # files answer at once
+
     def home_of(self, descriptor: Descriptor) -> Reference | None:
         return None
 
@@ -73,19 +73,7 @@ class StoreTarget:
         blobs = self._store.blobs
         # What stands there is read again before it is believed: a damaged blob is fetched anew.
         wanted = [blob for blob in transfer.blobs if not blobs.sound(blob.digest)]
-        stop = threading.Event()
-
-        def save(blob: Descriptor) -> None:
-            if not stop.is_set():
-                blobs.save(blob.digest, blob.size, _until(stop, source.chunks(blob, step)))
-
-        if wanted:
-            queue = sorted(wanted, key=lambda blob: -blob.size)
-            failures = side_by_side(
-                save, queue, parallel=_PARALLEL, name="shiplap-copy", stop=stop, interrupt=lambda: None
-            )
-            for failure in sorted(failures, key=lambda failure: getattr(failure, "code", "") == "stopped"):
-                raise failure
+        fetch_blobs(source, wanted, lambda blob, chunks: blobs.save(blob.digest, blob.size, chunks), step)
         for descriptor, raw in transfer.manifests:
             blobs.save(descriptor.digest, len(raw), [raw])
         for name in self._names(transfer):
@@ -95,10 +83,3 @@ class StoreTarget:
         if self._name:
             return (str(parse_reference(self._name)),)
         return transfer.names or (transfer.root.digest,)
-
-
-def _until(stop: threading.Event, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    for chunk in chunks:
-        if stop.is_set():
-            raise StoreError("stopped because another blob failed", code="stopped")
-        yield chunk

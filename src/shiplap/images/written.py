@@ -26,6 +26,7 @@ from shiplap.export.archive import (
 from shiplap.export.aside import replacing
 from shiplap.export.moments import format_time
 from shiplap.images.choose import choose_manifest
+from shiplap.images.fetching import fetch_blobs
 from shiplap.images.place import Source, Transfer
 from shiplap.oci.digest import Digest
 from shiplap.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, encode_json, parse_manifest
@@ -152,14 +153,7 @@ class LayoutTarget:
 
     def _write(self, transfer: Transfer, source: Source, step: str) -> None:
         known = self._index()
-        for blob in transfer.blobs:
-            path = self._path / blob_path(blob.digest)
-            if path.is_file() and path.stat().st_size == blob.size:
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as out:
-                for chunk in source.chunks(blob, step):
-                    out.write(chunk)
+        fetch_blobs(source, [blob for blob in transfer.blobs if not self._has(blob)], self._put, step)
         for descriptor, raw in transfer.manifests:
             path = self._path / blob_path(descriptor.digest)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,6 +166,17 @@ class LayoutTarget:
             out.write(LAYOUT_FILE)
         with replacing(self._path / "index.json") as out:
             out.write(encode_index([*kept, *entries]))
+
+    def _has(self, blob: Descriptor) -> bool:
+        path = self._path / blob_path(blob.digest)
+        return path.is_file() and path.stat().st_size == blob.size
+
+    def _put(self, blob: Descriptor, chunks: Iterator[bytes]) -> None:
+        path = self._path / blob_path(blob.digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as out:
+            for chunk in chunks:
+                out.write(chunk)
 
     def _index(self) -> tuple[Descriptor, ...]:
         try:

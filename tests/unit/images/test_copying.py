@@ -7,13 +7,16 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from tests.kit import wait_for
 from tests.unit.images.conftest import Shelf, layer_tar, sha256
 
 from shiplap.api.looking import history, inspect
@@ -297,3 +300,35 @@ def test_what_is_no_archive(settings: Settings, tmp_path: Path) -> None:
     assert raised.value.code == "not-an-archive"
     with pytest.raises(UsageError, match="No such file"):
         load(f"{tmp_path}/none.tar", settings)
+
+
+def test_an_archive_of_far_too_many_files(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shiplap.images.files.MOST_MEMBERS", 3)
+    (tmp_path / "x.tar").write_bytes(layer_tar(*((f"f{n}", b"") for n in range(4))))
+    with pytest.raises(ShiplapError) as raised:
+        load(f"{tmp_path}/x.tar", settings)
+    assert raised.value.code == "too-many-entries"
+
+
+@pytest.mark.parametrize("target", ["oci:{}/lay:1", "oci-archive:{}/x.tar", "store:x:1"])
+def test_an_interrupt_ends_it_at_once_and_leaves_nothing(
+    target: str, shelf: Shelf, settings: Settings, tmp_path: Path
+) -> None:
+    big = layer_tar(("big", b"x" * 100))
+    shelf.image("big", "1", big)
+    digest = sha256(gzip.compress(big, mtime=0))
+    shelf.registry.fault(Fault(f"GET .*/blobs/{digest}", wait=60))
+    command = [str(Path(sys.executable).with_name("shiplap")), "--root", settings.root, "copy", "-q"]
+    process = subprocess.Popen([*command, shelf.place("big", "1"), target.format(tmp_path)], stderr=subprocess.PIPE)
+    wait_for(lambda: shelf.registry.count("GET .*/manifests/") > 0, "the first request")
+    time.sleep(1)  # the next one is answered in a minute, and only then known
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - began < 5
+    assert not (tmp_path / "x.tar").exists() and not (tmp_path / "lay/index.json").exists()
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and "store" not in path.parts]
+    assert files == [] or {path.parts[-3:-1] for path in files} == {("blobs", "sha256")}
+    with pytest.raises(ShiplapError, match="no such image"):
+        inspect("x:1", settings)
