@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -228,14 +229,18 @@ def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
+def podman() -> Iterator[tuple[str, list[str]]]:
     """Podman's service with a storage of its own: its socket, and the command that looks into that storage."""
     if os.geteuid() != 0:
         pytest.skip("these tests give podman a storage of root's")
-    path = tmp_path_factory.mktemp("podman")
+    with tempfile.TemporaryDirectory(prefix="podman") as directory:  # short: it takes no runroot over 50 characters
+        yield from _podman(Path(directory))
+
+
+def _podman(path: Path) -> Iterator[tuple[str, list[str]]]:
     socket = f"unix://{path}/socket"
     command = [program("podman"), "--root", str(path / "data"), "--runroot", str(path / "run"), "--storage-driver=vfs"]
-    command += ["--cgroup-manager=cgroupfs", "--events-backend=file"]
+    command += ["--tmpdir", str(path / "tmp"), "--cgroup-manager=cgroupfs", "--events-backend=file"]
     ready = [command[0], "--remote", "--url", socket, "version"]
     with _serving([*command, "system", "service", "--time=0", socket], path / "log", ready):
         yield socket, command
