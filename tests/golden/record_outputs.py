@@ -2,7 +2,8 @@
 
 The builder is the one that BUILDX_BUILDER names; it must know ``busybox``, for this machine's platform, and be able to
 reach this machine's loopback. A case is a txtar of ``flags`` (one a line), ``Dockerfile`` and further files; ``@WEB@``
-stands for the address of a server that has ``/x.txt``. What was made is written beside it.
+stands for the address of a server that has ``/x.txt``. What was made is written beside it: of a case called ``exact-…``
+the very bytes' digests.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from tests.golden.txtar import read_txtar  # noqa: E402
 from tests.golden.whole import plain, read_layout  # noqa: E402
 
 from web import Page, Web  # noqa: E402
+
+EXACT = ",rewrite-timestamp=true,compression=uncompressed"
+"""With SOURCE_DATE_EPOCH as a build argument, this leaves nothing by which two builders could differ."""
 
 Build = Callable[[Sequence[str], Path], "subprocess.CompletedProcess[str]"]
 
@@ -48,7 +52,8 @@ def made(case: Path, work: Path, web: str, build: Build) -> dict[str, Any]:
         if name not in ("", "flags"):
             (context / name).write_text(text.replace("@WEB@", web))
     out, metadata = work / "out", work / "metadata.json"
-    flags = [*files["flags"].split("\n")[:-1], "--output", f"type=oci,dest={out},tar=false"]
+    exact = case.stem.startswith("exact-")
+    flags = [*files["flags"].split("\n")[:-1], "--output", f"type=oci,dest={out},tar=false{EXACT if exact else ''}"]
     told = build([*flags, "--metadata-file", str(metadata), str(context)], work)
     if told.returncode:
         return {"exit": told.returncode}
@@ -58,7 +63,7 @@ def made(case: Path, work: Path, web: str, build: Build) -> dict[str, Any]:
 
     return {
         "exit": 0,
-        "layout": read_layout(out, there),
+        "layout": read_layout(out, there, exact),
         "metadata": plain(json.loads(metadata.read_text()), there),
     }
 

@@ -16,14 +16,18 @@ _NOT_TOLD = {"local.followpaths", "org.opencontainers.image.created"}
 """What BuildKit's client asks of its session; a time that only an archive has."""
 
 
-def read_layout(directory: Path, there: Callable[[str], str] = str) -> Any:
-    """The layout at ``directory``. ``there`` is done to every text: it takes out addresses of this run."""
+def read_layout(directory: Path, there: Callable[[str], str] = str, exact: bool = False) -> Any:
+    """The layout at ``directory``. ``there`` is done to every text: it takes out addresses of this run.
+
+    ``exact``: nothing is taken out; what is there is the same to the byte, digests and times included.
+    """
 
     def blob(digest: str) -> bytes:
         return (directory / "blobs" / digest.replace(":", "/")).read_bytes()
 
     def descriptor(fields: dict[str, Any]) -> dict[str, Any]:
-        told = {**fields, "size": 0}
+        told = fields if exact else {**fields, "size": 0}
+        told = dict(told)
         kind = fields["mediaType"]
         if "layer" not in kind and "rootfs" not in kind:
             told["content"] = opened(json.loads(blob(fields["digest"])))
@@ -41,7 +45,7 @@ def read_layout(directory: Path, there: Callable[[str], str] = str) -> Any:
         return [opened(item) for item in value] if isinstance(value, list) else value
 
     index = json.loads((directory / "index.json").read_text())
-    return plain(opened(index), there)
+    return opened(index) if exact else plain(opened(index), there)
 
 
 def plain(value: Any, there: Callable[[str], str] = str) -> Any:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shiplap.api.bases import BaseImages
     from shiplap.dockerfile.options import Plan
     from shiplap.export.attestation import Attestation
+    from shiplap.export.image import Packing
     from shiplap.export.provenance import Origin, Wanted
     from shiplap.oci.manifest import Descriptor
     from shiplap.ops.driver import Driver
@@ -118,8 +119,8 @@ class Attesting:
         self._began = began
         self._invocation = invocation
 
-    def attestations(self, plan: Plan, snapshot: str, profile: str, now: float) -> list[Attestation]:
-        """What was asked for, of the image for one platform, whose layers are packed as ``profile``; ``now``: seconds."""
+    def attestations(self, plan: Plan, snapshot: str, packing: Packing, now: float) -> list[Attestation]:
+        """What was asked for, of the image for one platform, whose layers are packed as ``packing``; ``now``: seconds."""
         from shiplap.export.attestation import Attestation
         from shiplap.export.provenance import PREDICATES, provenance
 
@@ -129,7 +130,7 @@ class Attesting:
                 if plan.target is None:
                     continue  # nothing was done: BuildKit has nothing to say of it either
                 wanted = wanted_provenance(attest)
-                predicate = provenance(self._origin(plan, profile, now), wanted)
+                predicate = provenance(self._origin(plan, packing, now), wanted)
                 made.append(Attestation(PREDICATES[wanted.version], predicate, attest.filename))
             else:
                 from shiplap import __version__
@@ -144,17 +145,18 @@ class Attesting:
 
     def summary(self, plan: Plan, now: float, mode: str) -> dict[str, Any]:
         """``buildx.build.provenance`` of the metadata file. ``mode``: ``min`` leaves out the steps and their times."""
+        from shiplap.export.image import Packing
         from shiplap.export.provenance import Wanted, provenance
 
         asked = next((wanted_provenance(attest) for attest in self.asked if attest.kind == "provenance"), Wanted())
         wanted = Wanted(version="v0.2", builder_id=asked.builder_id, reproducible=asked.reproducible)
-        told = provenance(self._origin(plan, "gzip", now), wanted)
+        told = provenance(self._origin(plan, Packing(), now), wanted)
         if mode != "max":
             told.pop("buildConfig", None)
             told.pop("metadata", None)
         return told
 
-    def _origin(self, plan: Plan, profile: str, now: float) -> Origin:
+    def _origin(self, plan: Plan, packing: Packing, now: float) -> Origin:
         from shiplap.export.provenance import Origin
 
         request, context = self._request, self._context
@@ -167,19 +169,20 @@ class Attesting:
             address=_redacted(str(request.context)) if remote else "",
             images=self._images.names(),
             pins={digest: found.pin for digest, found in self._bench.fetched.items()},
-            layers=dict(self._layers(profile)),
+            layers=dict(self._layers(packing)),
             builder=str(native_platform()),
-            invocation=self._invocation,
-            started=self._began,
+            # A reproducible build has no other times than the image's, and no name of its own.
+            invocation=self._invocation if not request.reproducible else "",
+            started=self._began if not request.reproducible else now,
             finished=now,
         )
 
-    def _layers(self, profile: str) -> Iterable[tuple[str, list[Descriptor]]]:
+    def _layers(self, packing: Packing) -> Iterable[tuple[str, list[Descriptor]]]:
         """The layers of each step whose result is packed as a whole."""
         from shiplap.export.image import packed_layers
 
         for digest, snapshot in self._driver.results().items():
-            found = packed_layers(self._store, snapshot, profile)
+            found = packed_layers(self._store, snapshot, packing)
             if found:
                 yield digest, found
 

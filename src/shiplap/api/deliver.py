@@ -16,12 +16,13 @@ from shiplap.api.attesting import Attesting, read_attests
 from shiplap.api.request import ImageResult, Output, Request
 from shiplap.dockerfile.options import Plan
 from shiplap.errors import ExportError, UsageError
-from shiplap.events.facts import Sink
+from shiplap.events.facts import Sink, Warned
 from shiplap.export.annotations import Annotations, read_annotations
 from shiplap.export.archive import archive_pieces, layout_files, write_archive, write_layout
 from shiplap.export.aside import replacing
 from shiplap.export.image import Assembled, Packing, assemble
 from shiplap.export.moments import format_time
+from shiplap.layers.times import Times
 from shiplap.oci.manifest import Descriptor
 from shiplap.oci.platform import Platform
 from shiplap.oci.reference import parse_reference
@@ -33,6 +34,9 @@ from shiplap.store.results import built_key
 from shiplap.store.snapshots import EMPTY
 from shiplap.store.store import Store
 from shiplap.trees.tree import Tree
+
+REPRODUCIBLE_LEVEL = 6
+"""gzip with a level is zlib's, the same bytes on every processor; the default is faster, and not."""
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -179,7 +183,7 @@ class _Delivery:
         as_directory = not output.flag("tar", True)
         title = f"exporting to {output.type} image format"
         with telling(self._sink, f"{output.type} {output.dest}", title):
-            created = format_time(self._epoch if self._epoch is not None else int(now()))
+            created = format_time(self._now())
             tag = "latest" if as_directory else ""  # as buildx calls an image without a name
             files = layout_files(self._store, root, self._names(output), created, output.type == "docker", tag)
             if as_directory:
@@ -213,7 +217,7 @@ class _Delivery:
         prefix = output.attributes.get("attestation-prefix", "")
         found: dict[Platform, dict[str, bytes]] = {}
         for built in self._built:
-            made = self._attesting.attestations(built.plan, built.snapshot, _packing(output).profile, now())
+            made = self._attesting.attestations(built.plan, built.snapshot, self._packing(output), self._now())
             files = {}
             for attestation in made:
                 stem, dot, end = attestation.filename.rpartition(".")
@@ -227,7 +231,7 @@ class _Delivery:
 
     def _export(self, output: Output) -> Exported:
         """The image, or images and their index, packed and annotated as ``output`` wants it: each way once."""
-        packing = _packing(output)
+        packing = self._packing(output)
         annotations = read_annotations(self._request.annotations, output.attributes)
         artifact = output.flag("oci-artifact", True)
         way = (packing, annotations, artifact)
@@ -271,7 +275,7 @@ class _Delivery:
 
         entries = []
         for built, image in zip(self._built, images, strict=True):
-            made = self._attesting.attestations(built.plan, built.snapshot, packing.profile, now())
+            made = self._attesting.attestations(built.plan, built.snapshot, packing, self._now())
             if not made:
                 continue
             subjects = [package_url("docker", name, built.platform) for name in names]
@@ -311,6 +315,23 @@ class _Delivery:
     def _names(self, output: Output) -> tuple[str, ...]:
         named = [name for name in output.attributes.get("name", "").split(",") if name]
         return tuple(dict.fromkeys(str(parse_reference(name)) for name in (*named, *self._request.tags)))
+
+    def _packing(self, output: Output) -> Packing:
+        packing = _packing(output)
+        if self._request.reproducible:
+            assert self._epoch is not None
+            if packing.compression == "gzip" and packing.level is None:
+                packing = msgspec.structs.replace(packing, level=REPRODUCIBLE_LEVEL)
+            return msgspec.structs.replace(packing, times=Times(self._epoch, alike=True))
+        if output.flag("rewrite-timestamp"):
+            if self._epoch is not None:
+                return msgspec.structs.replace(packing, times=Times(self._epoch))
+            self._sink(Warned("rewrite-timestamp is specified, but no source-date-epoch was found"))
+        return packing
+
+    def _now(self) -> int:
+        """The time of what is written, in seconds: that of the build's epoch, if it has one."""
+        return self._epoch if self._epoch is not None else int(now())
 
     def _tree(self, built: Built) -> Tree:
         return self._store.snapshots.tree(built.snapshot) if built.snapshot != EMPTY else Tree(())

@@ -16,6 +16,9 @@ from shiplap.oci.platform import Platform, native_platform, parse_platform
 from shiplap.ops.workbench import Workbench
 from shiplap.settings import Settings
 
+REPRODUCIBLE_EPOCH = 315_532_800
+"""1980-01-01, the earliest time that zip archives know: programs that pack what is in an image go on working."""
+
 
 class Planning:
     """Lowers a Dockerfile for every platform of a request. Stages that are the same for several are the same nodes."""
@@ -32,6 +35,8 @@ class Planning:
         """The build arguments, with the values that the environment gives."""
         if settings.source_date_epoch is not None:
             self.arguments.setdefault("SOURCE_DATE_EPOCH", str(settings.source_date_epoch))
+        if request.reproducible:
+            self.arguments.setdefault("SOURCE_DATE_EPOCH", str(REPRODUCIBLE_EPOCH))
 
     @property
     def every_stage(self) -> bool:

@@ -19,7 +19,7 @@ class Output(msgspec.Struct, frozen=True):
 
     ``dest``: a path, ``-`` for standard output (oci, docker, tar). ``attributes``: ``name``, ``push``, ``tar``,
     ``compression``, ``compression-level``, ``force-compression``, ``oci-mediatypes``, ``platform-split``,
-    ``annotation[-LEVEL][[PLATFORM]].KEY``, ``oci-artifact``, ``attestation-prefix``.
+    ``annotation[-LEVEL][[PLATFORM]].KEY``, ``oci-artifact``, ``attestation-prefix``, ``rewrite-timestamp``.
     """
 
     type: str = "image"
@@ -134,6 +134,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """``[LEVEL[[PLATFORM]],…:]KEY=VALUE``; LEVEL: manifest (the default), index, manifest-descriptor, index-descriptor."""
     attests: tuple[str, ...] = ()
     """``type=provenance[,mode=min|max][,version=v1|v0.2]…`` or ``type=sbom``; none: images without attestations."""
+    reproducible: bool = False
+    """The same digest whenever, wherever and by whomever it is built, if its steps do the same: all times of what is made are
+    SOURCE_DATE_EPOCH, which is 1980-01-01 if nothing says it."""
     describe: str = ""
     """``min`` or ``max``: ``Result.provenance`` is wanted."""
     platform: str | tuple[str, ...] = ""

@@ -99,6 +99,12 @@ def parser(name: str = "build") -> Parser:
     )
     add("--provenance", default="", metavar="true|mode=…", help="as --attest type=provenance")
     add("--sbom", default="", metavar="true", help="as --attest type=sbom")
+    add(
+        "--reproducible",
+        action="store_true",
+        help="one digest, whenever and wherever it is built, if the steps do the same: all times are SOURCE_DATE_EPOCH "
+        "(default: 1980-01-01)",
+    )
     add("--isolation", default="auto", choices=("auto", "oci", "native"), help="how steps are isolated")
     add(
         "--build-context",
@@ -186,6 +192,7 @@ def _request(options: argparse.Namespace, settings: Settings) -> Any:
         platform=tuple(options.platform or ()),
         annotations=tuple(options.annotation or ()),
         attests=tuple(_attests(options)),
+        reproducible=options.reproducible,
         describe=settings.metadata_provenance if options.metadata_file else "",
         secrets=tuple(Secret.parse(text) for text in options.secret or ()),
         ssh=dict(_ssh(text, settings) for text in options.ssh or ()),

@@ -8,10 +8,11 @@ import msgspec
 
 from shiplap.errors import UsageError
 from shiplap.export.moments import format_time
+from shiplap.layers.times import Times
 from shiplap.oci import media_types
 from shiplap.oci.config import History, ImageConfig, RootFS, encode_config
 from shiplap.oci.digest import Digest
-from shiplap.oci.manifest import Descriptor, Manifest, PlatformFields, encode_manifest
+from shiplap.oci.manifest import Descriptor, Manifest, PlatformFields, encode_manifest, prepare
 from shiplap.oci.platform import Platform
 from shiplap.store.snapshots import EMPTY, LayerBlob, Snapshot
 from shiplap.store.store import Store
@@ -27,12 +28,16 @@ _FILLER = "buildkit.exporter.image.v0"
 
 
 class Packing(msgspec.Struct, frozen=True):
-    """How layers are packed. ``force``: those of the base image too. ``docker_types``: Docker's media types."""
+    """How layers are packed. ``force``: those of the base image too. ``docker_types``: Docker's media types.
+
+    ``times``: what becomes of the times in layers that are no image's (``rewrite-timestamp``).
+    """
 
     compression: str = "gzip"
     level: int | None = None
     force: bool = False
     docker_types: bool = False
+    times: Times | None = None
 
     def checked(self) -> Packing:
         """Itself; UsageError if it asks for what cannot be."""
@@ -52,6 +57,13 @@ class Packing(msgspec.Struct, frozen=True):
     def profile(self) -> str:
         """The name under which a packed layer is remembered: what its bytes depend on."""
         return self.compression if self.level is None else f"{self.compression}-{self.level}"
+
+    @property
+    def dated(self) -> str:
+        """``profile``, and the times written."""
+        if self.times is None:
+            return self.profile
+        return f"{self.profile} {'at' if self.times.alike else 'until'} {self.times.latest}"
 
 
 class Assembled(msgspec.Struct, frozen=True):
@@ -98,7 +110,10 @@ def assemble(
     manifest = Manifest(
         media_type=kind(media_types.OCI_MANIFEST),
         config=Descriptor(kind(media_types.OCI_CONFIG), store.blobs.write(raw_config), len(raw_config)),
-        layers=tuple(Descriptor(kind(blob.media_type), blob.digest, blob.size) for _, blob in layers),
+        layers=tuple(
+            Descriptor(kind(blob.media_type), blob.digest, blob.size, annotations=_told_times(store, item, packing))
+            for item, (_, blob) in zip(chain, layers, strict=True)
+        ),
         annotations=annotations or {},
     )
     raw = encode_manifest(manifest)
@@ -113,14 +128,22 @@ def assemble(
     return Assembled(descriptor, manifest.config.digest, len(layers), size)
 
 
-def packed_layers(store: Store, snapshot: str, profile: str) -> list[Descriptor]:
-    """The layers of ``snapshot``, bottom up, as its image had them or as ``profile`` packs them; none if one is not packed."""
+def _told_times(store: Store, snapshot: Snapshot, packing: Packing) -> dict[str, str]:
+    """What BuildKit writes beside a layer whose times it has changed."""
+    if packing.times is None or packing.times.alike or packing.docker_types or _from_image(store, snapshot):
+        return {}
+    return {"buildkit/rewritten-timestamp": str(packing.times.latest)}
+
+
+def packed_layers(store: Store, snapshot: str, packing: Packing) -> list[Descriptor]:
+    """The layers of ``snapshot``, bottom up, as ``packing`` has them; none if one is not packed yet."""
+    kind = media_types.as_docker if packing.docker_types else media_types.as_oci
     found = []
     for item in reversed(store.snapshots.chain(snapshot)) if snapshot != EMPTY else ():
-        blob = store.snapshots.blob(item.layer, ORIGINAL) or store.snapshots.blob(item.layer, profile)
-        if blob is None:
+        layer = _packed(store, item, packing)
+        if layer is None:
             return []
-        found.append(Descriptor(media_types.as_oci(blob.media_type), blob.digest, blob.size))
+        found.append(Descriptor(kind(layer[1].media_type), layer[1].digest, layer[1].size))
     return found
 
 
@@ -198,6 +221,8 @@ def _layers(
 def _packed(store: Store, snapshot: Snapshot, packing: Packing) -> tuple[Digest, LayerBlob] | None:
     """Diff id and blob of a layer, if it is packed already: as its image had it, or as this packing wants it."""
     snapshots = store.snapshots
+    if packing.times is not None and snapshots.blob(snapshot.layer, ORIGINAL) is None:
+        return _rewritten(store, snapshot, packing)
     diff_id = _diff_id(store, snapshot)
     for profile in (packing.profile,) if packing.force else (ORIGINAL, packing.profile):
         known = snapshots.blob(snapshot.layer, profile)
@@ -212,7 +237,7 @@ def _layer(
     """The packed layer of ``chain[number]``; packed now unless it was before. Returns diff id and blob."""
     check()
     snapshot = chain[number]
-    with store.once(f"pack {snapshot.layer} {packing.profile}", check):
+    with store.once(f"pack {snapshot.layer} {packing.dated}", check):
         # Another process may have packed it while we waited.
         return _packed(store, snapshot, packing) or _pack(store, chain, number, packing)
 
@@ -237,14 +262,43 @@ def _pack(store: Store, chain: list[Snapshot], number: int, packing: Packing) ->
                 [] if snapshot.layer != snapshot.id else [store.snapshots.diff(s) for s in reversed(chain[:number])]
             )
             with Tree((store.snapshots.diff(snapshot),)) as layer, Tree(beneath) as base:
-                packed = pack_layer(layer, base, writer.file, packing.compression, packing.level)
-        known = _diff_id(store, snapshot)
+                packed = pack_layer(layer, base, writer.file, packing.compression, packing.level, packing.times)
+        known = _diff_id(store, snapshot) if original is not None or packing.times is None else ""
         if known and known != packed.diff_id:
             raise store.snapshots.condemn(snapshot)
         writer.commit(packed.digest)
     blob = LayerBlob(packed.digest, packed.size, _MEDIA[packing.compression])
-    store.snapshots.record_blob(snapshot.layer, packing.profile, packed.diff_id, blob)
+    if original is None and packing.times is not None:
+        rewritten = Rewritten(packed.diff_id, blob)
+        store.results.put_digest(_key(snapshot, packing), msgspec.json.encode(rewritten).decode())
+    else:
+        store.snapshots.record_blob(snapshot.layer, packing.profile, packed.diff_id, blob)
     return packed.diff_id, blob
+
+
+class Rewritten(msgspec.Struct, frozen=True):
+    """A layer as it is with other times: another diff id, another blob."""
+
+    diff_id: Digest
+    blob: LayerBlob
+
+
+prepare(Rewritten)
+
+
+def _key(snapshot: Snapshot, packing: Packing) -> str:
+    return f"layer {snapshot.layer} {packing.dated}"
+
+
+def _rewritten(store: Store, snapshot: Snapshot, packing: Packing) -> tuple[Digest, LayerBlob] | None:
+    text = store.results.digest(_key(snapshot, packing))
+    if text is None:
+        return None
+    try:
+        known = msgspec.json.decode(text, type=Rewritten)
+    except msgspec.MsgspecError:
+        return None
+    return (known.diff_id, known.blob) if store.blobs.has(known.blob.digest, known.blob.size) else None
 
 
 def _diff_id(store: Store, snapshot: Snapshot) -> Digest:

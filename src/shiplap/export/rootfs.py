@@ -14,6 +14,7 @@ from shiplap.errors import ExportError
 from shiplap.layers import header as tar
 from shiplap.layers.header import Header
 from shiplap.layers.pack import tree_members
+from shiplap.layers.times import Times
 from shiplap.oci.platform import Platform
 from shiplap.trees.entry import Entry
 from shiplap.trees.tree import Directory, Tree
@@ -69,7 +70,7 @@ def write_rootfs_tar(parts: Sequence[Folder], out: BinaryIO, epoch: int | None, 
         below = f"{name}/" if name else ""
         if name:
             out.write(tar.encode_header(Header(below, tar.DIRECTORY, 0o755)))
-        for piece in tree_members(tree, epoch, check, below=below):
+        for piece in tree_members(tree, Times(epoch) if epoch is not None else None, check, below=below):
             out.write(piece)
         for file, data in beside.items():
             out.write(tar.encode_header(Header(below + file, mode=0o600, size=len(data), mtime=epoch or 0)))

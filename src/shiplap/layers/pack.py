@@ -16,6 +16,7 @@ from shiplap.layers.compression import codec
 from shiplap.layers.difference import CAPABILITY, Change, changes
 from shiplap.layers.header import XATTR, Header, encode_header, padding
 from shiplap.layers.sink import Packed, Sink
+from shiplap.layers.times import Times
 from shiplap.layers.unpack import WHITEOUT
 from shiplap.trees.entry import Entry
 from shiplap.trees.tree import Directory, Tree
@@ -25,10 +26,15 @@ _KINDS = {stat.S_IFCHR: tar.CHAR, stat.S_IFBLK: tar.BLOCKDEV, stat.S_IFIFO: tar.
 
 
 def pack_layer(
-    layer: Tree, base: Tree | None, out: BinaryIO, compression: str = "gzip", level: int | None = None
+    layer: Tree,
+    base: Tree | None,
+    out: BinaryIO,
+    compression: str = "gzip",
+    level: int | None = None,
+    times: Times | None = None,
 ) -> Packed:
     """Write the difference of ``layer`` to ``base`` to ``out``. Deterministic for given trees."""
-    return write_tar(layer_members(changes(layer, base)), out, compression, level)
+    return write_tar(layer_members(changes(layer, base), times), out, compression, level)
 
 
 def write_tar(
@@ -48,7 +54,7 @@ def write_tar(
     return sink.packed()
 
 
-def layer_members(found: Iterable[Change]) -> Iterator[bytes]:
+def layer_members(found: Iterable[Change], times: Times | None = None) -> Iterator[bytes]:
     """The tar pieces (headers, data, padding) of changes."""
     names: dict[tuple[int, int], str] = {}
     for change in found:
@@ -56,17 +62,15 @@ def layer_members(found: Iterable[Change]) -> Iterator[bytes]:
             head, name = posixpath.split(change.path)
             yield encode_header(Header(posixpath.join(head, WHITEOUT + name)))
         else:
-            yield from entry_members(change.directory, change.entry, change.path, names)
+            yield from entry_members(change.directory, change.entry, change.path, names, times)
 
 
 def entry_members(
-    directory: Directory, entry: Entry, path: str, names: dict[tuple[int, int], str], clamp: int | None = None
+    directory: Directory, entry: Entry, path: str, names: dict[tuple[int, int], str], times: Times | None = None
 ) -> Iterator[bytes]:
-    """The tar pieces of one entry under the name ``path``. ``names``: inodes written so far; ``clamp``: latest mtime (s)."""
-    mtime = entry.mtime // 1_000_000_000
-    header = Header(
-        path, mode=entry.permissions, uid=entry.uid, gid=entry.gid, mtime=mtime if clamp is None else min(mtime, clamp)
-    )
+    """The tar pieces of one entry under the name ``path``. ``names``: inodes written so far."""
+    mtime = entry.mtime // 1_000_000_000 if times is None else times.of(entry.mtime)
+    header = Header(path, mode=entry.permissions, uid=entry.uid, gid=entry.gid, mtime=mtime)
     kind = stat.S_IFMT(entry.mode)
     if kind == stat.S_IFSOCK:
         return
@@ -114,12 +118,12 @@ def _data(directory: Directory, entry: Entry) -> Iterator[bytes]:
 
 def tree_members(
     tree: Tree,
-    clamp: int | None = None,
+    times: Times | None = None,
     check: Callable[[], None] = lambda: None,
     root_of: int | None = None,
     below: str = "",
 ) -> Iterator[bytes]:
-    """The tar pieces of a whole tree, merged: what ``--output type=tar`` writes. ``clamp``: latest mtime (s).
+    """The tar pieces of a whole tree, merged: what ``--output type=tar`` writes.
 
     ``below``: what every name begins with.
     ``root_of``: a user id whose files become root's (those of the user who puts a root file system together).
@@ -131,7 +135,7 @@ def tree_members(
         for entry in directory.entries():
             if entry.uid == root_of:
                 entry = msgspec.structs.replace(entry, uid=0, gid=0)
-            yield from entry_members(directory, entry, below + directory.where(entry.name), names, clamp)
+            yield from entry_members(directory, entry, below + directory.where(entry.name), names, times)
             if entry.is_dir:
                 child = directory.child(entry)
                 try:
