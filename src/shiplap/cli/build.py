@@ -30,9 +30,9 @@ _EPILOG = """examples:
 """
 
 
-def parser(name: str = "build") -> Parser:
-    """The flags of build."""
-    p = Parser(name, "Build an image from a Dockerfile.", epilog=_EPILOG)
+def parser(name: str = "build", what: str = "Build an image from a Dockerfile.") -> Parser:
+    """The flags of build; ``what`` the command does with them."""
+    p = Parser(name, what, epilog=_EPILOG)
     add = p.add_argument
     add(
         "context",
@@ -137,14 +137,14 @@ def run(name: str, argv: list[str]) -> int:
     if called not in ("", "build"):
         from shiplap.cli.check import call
 
-        return call(called, _request(options, settings), settings)
+        return call(called, request_of(options, settings), settings)
     mode = "quiet" if options.quiet else progress_mode(options.progress, settings)
     asked = question(options, settings, mode)
     known = answer(asked) if asked is not None else None
     if known is not None:
         write_error(known.shown[mode])
         return _ended(options, mode, known.result)
-    request = _request(options, settings)
+    request = request_of(options, settings)
     from shiplap.api.isolation import enter_user_namespace
 
     if os.geteuid() != 0:
@@ -166,7 +166,8 @@ def _ended(options: argparse.Namespace, mode: str, result: Any) -> int:
     return 0
 
 
-def _request(options: argparse.Namespace, settings: Settings) -> Any:
+def request_of(options: argparse.Namespace, settings: Settings) -> Any:
+    """The request that the flags make."""
     from shiplap.api.request import Output, Request, Secret
 
     context_data = dockerfile_data = None

@@ -55,12 +55,13 @@ def run(name: str, argv: list[str]) -> int:
     elif not options.quiet:
         from shiplap.events.printable import printable
 
-        for line in _text(found):
+        for line in difference_lines(found):
             print(printable(line))
     return 0 if found.same else 1
 
 
-def _text(found: Difference) -> Iterator[str]:
+def difference_lines(found: Difference) -> Iterator[str]:
+    """A difference as people read it."""
     if found.same:
         if not found.identical:
             yield f"The same config and files, packed in different ways ({found.a.digest}, {found.b.digest})."

@@ -17,6 +17,7 @@ COMMANDS = {
     "images": ("images", "List the images of the store"),
     "inspect": ("inspect", "Show an image's manifest and config"),
     "diff": ("diff", "Show how two images differ: by step, file and byte"),
+    "verify": ("verify", "Build twice, and say which step makes which file differ"),
     "history": ("history", "Show how an image was made"),
     "logs": ("logs", "Show what the steps of a build wrote"),
     "tag": ("tag", "Give an image a further name"),
