@@ -19,7 +19,7 @@ from shiplap.errors import ExportError, UsageError
 from shiplap.events.facts import Sink, Warned
 from shiplap.export.annotations import Annotations, read_annotations
 from shiplap.export.archive import archive_pieces, layout_files, write_archive, write_layout
-from shiplap.export.aside import replacing
+from shiplap.export.aside import writing
 from shiplap.export.image import Assembled, Packing, assemble
 from shiplap.export.moments import format_time
 from shiplap.layers.times import Times
@@ -352,7 +352,7 @@ class _Delivery:
         path = Path(dest)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as out:
+            with writing(path) as out:
                 write(out)
         except OSError as error:
             raise ExportError(

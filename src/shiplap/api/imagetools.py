@@ -11,7 +11,7 @@ import msgspec
 
 from shiplap.errors import ImageError, ShiplapError, UsageError, quote
 from shiplap.events.facts import Sink
-from shiplap.export.aside import replacing
+from shiplap.export.aside import writing
 from shiplap.images.annotation import parse_annotations
 from shiplap.images.compose import Composed, ComposedSource, Part, WrittenDescriptor, carry_referrers, compose
 from shiplap.images.copying import copy
@@ -182,7 +182,7 @@ def _write_metadata(path: str, descriptor: Descriptor, tags: Sequence[Location])
         "image.name": ",".join(sorted({_repository(tag) for tag in tags})),
     }
     try:
-        with replacing(Path(path)) as out:
+        with writing(Path(path)) as out:
             out.write(json.dumps(facts, indent=2).encode())
     except OSError as error:
         raise ImageError(f"cannot write {path}: {error.strerror}", code="cannot-write") from None

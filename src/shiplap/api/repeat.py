@@ -220,13 +220,13 @@ def _blobs_there(root: str, blobs: Mapping[str, int]) -> bool:
 
 
 def _write_archive(root: str, archive: tuple[str, list[str | tuple[str, int]]]) -> None:
-    from shiplap.export.aside import replacing
+    from shiplap.export.aside import writing
 
     dest, pieces = archive
     with ExitStack() as held:
         # All are open before anything is written: what is removed from now on stays readable.
         blobs = [_open_blob(held, root, piece) for piece in pieces]
-        with replacing(Path(dest)) as out:
+        with writing(Path(dest)) as out:
             for piece, blob in zip(pieces, blobs, strict=True):
                 if blob is None:
                     out.write(str(piece).encode("latin-1"))

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from shiplap.errors import ExportError, ImageError
-from shiplap.export.aside import replacing
+from shiplap.export.aside import locked, replacing
 from shiplap.layers import header as tar
 from shiplap.layers.header import Header, encode_header, padding
 from shiplap.oci.digest import Digest, split_digest
@@ -159,9 +159,10 @@ def write_layout(store: Store, files: Iterable[tuple[str, bytes | Digest]], dire
                 while chunk := blob.read(1 << 20):
                     out.write(chunk)
                 blob.finish()
-    for path, data in sorted(late, key=lambda item: item[0] == "index.json"):
-        with replacing(directory / path) as out:
-            out.write(_with_others(directory / path, data) if path == "index.json" else data)
+    with locked(directory):
+        for path, data in sorted(late, key=lambda item: item[0] == "index.json"):
+            with replacing(directory / path) as out:
+                out.write(_with_others(directory / path, data) if path == "index.json" else data)
 
 
 def _with_others(path: Path, raw: bytes) -> bytes:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import stat
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +14,55 @@ from shiplap.errors import ExportError
 
 _CANNOT = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 """What a file system or kernel says that knows no file without a name."""
+_MOST_LINKS = 40
+"""As many links behind each other as the kernel follows (path_resolution(7))."""
+
+
+def writing(path: Path) -> AbstractContextManager[BinaryIO]:
+    """Open the file that a user named, for writing. What a link leads to is written, and the link stays.
+
+    A device, pipe or socket takes what is written as it comes, as does an open file of this process (``/dev/stdout``,
+    ``/dev/fd/63``); else it is as with ``replacing``. Raises ExportError (cannot-write).
+    """
+    try:
+        path = _behind_links(path)
+        if path.parent == Path(f"/proc/{os.getpid()}/fd"):
+            return open(os.dup(int(path.name)), "wb")
+        if not _replaceable(path):
+            return open(os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC), "wb")
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror}", code="cannot-write") from None
+    return replacing(path)
+
+
+def _behind_links(path: Path) -> Path:
+    """The path that ``path`` leads to; an open file of a process is no further one (its link need not be a path)."""
+    for _ in range(_MOST_LINKS):
+        path = Path(os.path.realpath(path.parent), path.name)
+        if not path.is_symlink() or path.is_relative_to("/proc"):
+            return path
+        path = path.parent / path.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _replaceable(path: Path) -> bool:
+    """Whether there is a plain file or nothing; a directory is, too, for it then says that it is one."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+class locked(AbstractContextManager[None]):
+    """Those who write to one directory take turns: one that reads what it adds to would lose another's."""
+
+    def __init__(self, directory: Path) -> None:
+        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
 
 
 class replacing:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -23,7 +20,7 @@ from shiplap.export.archive import (
     index_entries,
     layout_pieces,
 )
-from shiplap.export.aside import replacing
+from shiplap.export.aside import locked, replacing, writing
 from shiplap.export.moments import format_time
 from shiplap.images.choose import choose_manifest
 from shiplap.images.fetching import fetch_blobs
@@ -126,7 +123,7 @@ def write_pieces(pieces: Iterator[bytes], out: BinaryIO) -> None:
 def to_file(path: str, write: Callable[[BinaryIO], None]) -> None:
     """Let ``write`` make the file ``path``: completely, or not at all. Raises ExportError (cannot-write)."""
     try:
-        with replacing(Path(path)) as out:
+        with writing(Path(path)) as out:
             write(out)
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror}", code="cannot-write") from None
@@ -146,7 +143,7 @@ class LayoutTarget:
     def write(self, transfer: Transfer, source: Source, step: str) -> None:
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            with _locked(self._path):
+            with locked(self._path):
                 self._write(transfer, source, step)
         except OSError as error:
             raise ExportError(f"cannot write {self.title}: {error.strerror}", code="cannot-write") from None
@@ -202,13 +199,3 @@ def _same(entry: Descriptor, new: Descriptor) -> bool:
     old, fresh = ([each.annotations.get(key, "") for key in keys] for each in (entry, new))
     return old == fresh if any(fresh) else entry.digest == new.digest and not any(old)
 
-
-class _locked(AbstractContextManager[None]):
-    """Two that add to one layout take turns, or one's entry would be lost."""
-
-    def __init__(self, directory: Path) -> None:
-        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
