@@ -24,7 +24,7 @@ FROM busybox
 COPY --from=build /w /v
 COPY --from=build --link /here /here
 ADD files.tar /t/
-RUN rm -r /v/x/d && echo more >>/v/x/a
+RUN rm -r /v/x/d && echo more >>/v/x/data/f
 ENV A=b
 """
 DIFFERENT = """\
