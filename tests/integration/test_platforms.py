@@ -6,6 +6,7 @@ import json
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.kit import Shiplap, program
@@ -169,3 +170,41 @@ def test_the_library_tells_of_each(
     assert result.media_type == "application/vnd.oci.image.index.v1+json"
     assert result.config_digest == ""
     assert set(result.provenance) == {"linux/amd64", "linux/arm64"}
+
+
+def test_attestations_as_referrers(shiplap: Shiplap, context: Path, registry: str, tmp_path: Path) -> None:
+    """docker-registry 2.8 has no referrers API: they are found by the tag (distribution-spec 1.1, "Unavailable ...")."""
+    name = f"{registry}/several/referred:1"
+    flags = ["--provenance=mode=min", "--sbom=true", "-t", name, "-o", "type=registry,referrers=true"]
+    metadata = tmp_path / "m.json"
+    shiplap.run("build", "-q", *flags, "--metadata-file", metadata, context)
+    told = json.loads(metadata.read_text())["containerimage.descriptor"]
+    assert told["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+
+    def raw(reference: str) -> dict[str, Any]:
+        command = [program("skopeo"), "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"]
+        return dict(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+
+    repository = name.rpartition(":")[0]
+    assert "layers" in raw(name)
+    (referrer,) = raw(f"{repository}:{told['digest'].replace(':', '-')}")["manifests"]
+    assert referrer["artifactType"] == "application/vnd.docker.attestation.manifest.v1+json"
+    manifest = raw(f"{repository}@{referrer['digest']}")
+    assert manifest["subject"]["digest"] == told["digest"]
+    assert {layer["annotations"]["in-toto.io/predicate-type"] for layer in manifest["layers"]} == {
+        "https://slsa.dev/provenance/v1",
+        "https://spdx.dev/Document",
+    }
+    refused = shiplap.run(
+        "build", "--sbom=true", "-o", f"type=oci,dest={tmp_path}/o,referrers=true", context, check=False
+    )
+    assert refused.returncode == 2
+    assert "referrers=true is for images that are pushed" in refused.stderr
+
+
+def test_into_docker(shiplap: Shiplap, context: Path, dockerd: str) -> None:
+    shiplap.run("build", "-q", "-t", "into-docker:1", "-o", "type=docker", context, DOCKER_HOST=dockerd)
+    listed = subprocess.run([program("docker"), "-H", dockerd, "images", "-q", "into-docker"], capture_output=True)
+    assert listed.stdout.strip()
+    none = shiplap.run("build", "-o", "type=docker", context, check=False, DOCKER_HOST="unix:///nowhere.sock")
+    assert "[no-engine]" in none.stderr

@@ -51,10 +51,14 @@ class Built(msgspec.Struct, frozen=True):
 
 
 class Exported(msgspec.Struct, frozen=True):
-    """What names point to (the manifest of one image or the index of all), and the images."""
+    """What names point to (the manifest of one image or the index of all), and the images.
+
+    ``referrers``: attestations that no index names, for they refer to their images.
+    """
 
     root: Descriptor
     images: tuple[Assembled, ...]
+    referrers: tuple[Descriptor, ...] = ()
 
 
 class Delivered(msgspec.Struct, frozen=True):
@@ -99,11 +103,19 @@ def deliver(
 def check_outputs(request: Request, platforms: Sequence[Platform]) -> None:
     """Raise, before anything is built, what ``deliver`` could only raise in the end."""
     several = len(platforms) > 1
-    attested = bool(read_attests(request.attests))
+    asked = bool(read_attests(request.attests))
     for output in request.outputs or (Output("image"),):
         if output.type in ("local", "tar", "cacheonly"):
             continue
         packing = _packing(output).checked()
+        apart = output.flag("referrers")
+        attested = asked and not apart
+        if asked and apart and not (output.type == "registry" or output.flag("push")):
+            raise UsageError(
+                "referrers=true is for images that are pushed",
+                code="invalid-attestation",
+                hint="--output type=registry,referrers=true",
+            )
         read_annotations(request.annotations, output.attributes).check(
             platforms, several or attested, packing.docker_types
         )
@@ -142,7 +154,7 @@ class _Delivery:
         self._epoch = built[0].plan.epoch
         self._check = check
         self._cancel = cancel
-        self._exported: dict[tuple[Packing, Annotations, bool], Exported] = {}
+        self._exported: dict[tuple[Packing, Annotations, bool, bool], Exported] = {}
         self.done = Delivered()
 
     def carry_out(self, output: Output) -> None:
@@ -151,7 +163,10 @@ class _Delivery:
             if output.type == "registry" or output.flag("push"):
                 self._push(output)
         elif output.type in ("oci", "docker"):
-            self._archive(output)
+            if output.dest:
+                self._archive(output)
+            else:
+                self._to_engine(output)
         elif output.type in ("local", "tar"):
             self._rootfs(output)
 
@@ -175,8 +190,15 @@ class _Delivery:
             raise UsageError(
                 "tag is needed when pushing to registry", code="push-without-tag", hint="add -t REGISTRY/NAME:TAG"
             )
+        exported = self._export(output)
+        referrers = [referrer.digest for referrer in exported.referrers]
+        push_names(self._store, self._settings, self._sink, names, exported.root.digest, self._cancel, referrers)
+
+    def _to_engine(self, output: Output) -> None:
+        from shiplap.api.moving import load_into_engine
+
         digest = self._export(output).root.digest
-        push_names(self._store, self._settings, self._sink, names, digest, self._cancel)
+        load_into_engine(self._store, digest, self._names(output), self._settings, self._sink)
 
     def _archive(self, output: Output) -> None:
         root = self._export(output).root
@@ -234,15 +256,17 @@ class _Delivery:
         packing = self._packing(output)
         annotations = read_annotations(self._request.annotations, output.attributes)
         artifact = output.flag("oci-artifact", True)
-        way = (packing, annotations, artifact)
+        apart = output.flag("referrers")
+        way = (packing, annotations, artifact, apart)
         if way not in self._exported:
             with telling(self._sink, f"exporting {packing.profile}", "exporting layers"):
                 images = tuple(self._assemble(built, packing, annotations) for built in self._built)
                 attested = self._attest(images, packing, self._names(output), artifact)
+                listed, referrers = ([], attested) if apart else (attested, [])
                 root = images[0].manifest
-                if len(images) > 1 or attested:
-                    root = self._index([*(image.manifest for image in images), *attested], packing, annotations)
-            self._exported[way] = Exported(root, images)
+                if len(images) > 1 or listed:
+                    root = self._index([*(image.manifest for image in images), *listed], packing, annotations)
+            self._exported[way] = Exported(root, images, tuple(referrers))
         exported = self._exported[way]
         if not self.done.digest:
             self._describe(exported, self._names(output))

@@ -11,15 +11,16 @@ import msgspec
 from shiplap.errors import UsageError
 
 OUTPUT_TYPES = ("image", "oci", "docker", "local", "tar", "registry", "cacheonly")
-_NEED_DEST = ("oci", "docker", "local", "tar")
+_NEED_DEST = ("oci", "local", "tar")
 
 
 class Output(msgspec.Struct, frozen=True):
     """Where a result goes. ``type``: image (shiplap's own store), oci, docker, local, tar, registry, cacheonly.
 
-    ``dest``: a path, ``-`` for standard output (oci, docker, tar). ``attributes``: ``name``, ``push``, ``tar``,
+    ``dest``: a path, ``-`` for standard output (oci, docker, tar); docker without one is
+    the running Docker or Podman. ``attributes``: ``name``, ``push``, ``tar``,
     ``compression``, ``compression-level``, ``force-compression``, ``oci-mediatypes``, ``platform-split``,
-    ``annotation[-LEVEL][[PLATFORM]].KEY``, ``oci-artifact``, ``attestation-prefix``, ``rewrite-timestamp``.
+    ``annotation[-LEVEL][[PLATFORM]].KEY``, ``oci-artifact``, ``attestation-prefix``, ``rewrite-timestamp``, ``referrers``.
     """
 
     type: str = "image"

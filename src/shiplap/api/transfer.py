@@ -18,7 +18,7 @@ from shiplap.ops.workbench import telling
 from shiplap.registry.client import Registry
 from shiplap.registry.cutting import cut_when
 from shiplap.registry.pull import fetch_image
-from shiplap.registry.push import OutgoingBlob, OutgoingManifest, push_image, push_index
+from shiplap.registry.push import OutgoingBlob, OutgoingManifest, push_image, push_index, push_referrer
 from shiplap.settings import Settings
 from shiplap.store.images import Image
 from shiplap.store.store import Store
@@ -31,8 +31,12 @@ def push_names(
     names: Sequence[str],
     digest: Digest,
     cancel: threading.Event | None = None,
+    referrers: Sequence[Digest] = (),
 ) -> None:
-    """Push the manifest or index ``digest`` under each of ``names``. ``cancel``, once set, ends it with Interrupted."""
+    """Push the manifest or index ``digest`` under each of ``names``. ``cancel``, once set, ends it with Interrupted.
+
+    ``referrers``: manifests that refer to what is pushed, and go after it.
+    """
     raw = store.blobs.read(digest)
     manifest = parse_manifest(raw, digest=digest)
     with (
@@ -48,6 +52,9 @@ def push_names(
                     push_index(registry, reference, raw, manifest.media_type, children, step=step)
                 else:
                     push_image(registry, reference, raw, manifest.media_type, _blobs(store, manifest), step=step)
+                for referrer in referrers:
+                    outgoing = _outgoing(store, referrer)
+                    push_referrer(registry, reference, outgoing.raw, outgoing.media_type, outgoing.blobs, step=step)
 
 
 def push(text: str, settings: Settings, sink: Sink) -> None:
