@@ -197,6 +197,7 @@ class _Delivery:
     def _to_engine(self, output: Output) -> None:
         from shiplap.api.moving import load_into_engine
 
+        self._to_store(output)  # what goes to another program's store is in ours, too: shiplap run finds it
         digest = self._export(output).root.digest
         load_into_engine(self._store, digest, self._names(output), self._settings, self._sink)
 
