@@ -52,7 +52,7 @@ def assert_recovers(killer: Killer, wanted: str, finished: int, outcome: str = "
     killing.assert_sound(shiplap)
     done = shiplap.run(*build(directory))
     assert killing.digest_of_file(directory / "o.tar") == wanted, outcome
-    if finished > 1:  # the last one may not have been recorded
+    if finished > 2:  # nobody keeps that an image was looked up, and the last one may not have been recorded
         assert '"cached":true' in done.stderr or '"steps_reused":0' not in done.stderr
     killing.assert_nothing_is_left(shiplap.root)
     assert [name for name in os.listdir(directory) if name.startswith(".")] == []
