@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -535,3 +537,45 @@ def test_a_step_sees_the_agent_and_the_next_one_does_not(shiplap: Shiplap, tmp_p
         finally:
             agent.terminate()
             agent_socket.unlink(missing_ok=True)
+
+
+def test_nothing_tells_what_lets_one_in(alone: Shiplap, web: Web, repository: Repository, tmp_path: Path) -> None:
+    """Secrets, names, passwords and tokens of addresses: in no blob, attestation, record, metadata or word."""
+    canaries = [f"canary{number:02}x" for number in range(12)]
+    user, password, token, signature, name, word, one, two, proxy, bare, context_user, context_word = canaries
+    web.git_login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    basic = "Basic " + base64.b64encode(f"{context_user}:{context_word}".encode()).decode()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as packed:
+        text = b"FROM scratch\nCOPY --from=more / /more/\nCOPY --from=repo / /repo/\n"
+        (header := tarfile.TarInfo("Dockerfile")).size = len(text)
+        packed.addfile(header, io.BytesIO(text))
+    web.pages[f"/context.tar?X-Amz-Signature={signature}"] = Page(archive.getvalue(), login=basic)
+    login = "Basic " + base64.b64encode(f"{name}:{word}".encode()).decode()
+    web.pages[f"/more?token={token}"] = Page(b"more", login=login)
+    (tmp_path / "secret").write_text(one)
+    host = web.url.removeprefix("http://")
+    done = alone.run(
+        "build", "--progress=rawjson", "--provenance=mode=max", "--sbom=true", "-t", "told",
+        "--metadata-file", tmp_path / "meta.json",
+        "--secret", f"id=one,src={tmp_path / 'secret'}", "--secret", "id=two,env=TWO",
+        "--build-arg", f"HTTPS_PROXY=http://me:{proxy}@127.0.0.1:9", "--build-arg", f"all_proxy=me:{bare}@127.0.0.1:9",
+        "--build-context", f"more=http://{name}:{word}@{host}/more?token={token}",
+        "--build-context", f"repo=http://{user}:{password}@{host}/git/repo.git#main:sub",
+        "-o", f"type=oci,dest={tmp_path / 'told.tar'}", "-o", f"type=local,dest={tmp_path / 'told'}", "-o", "type=image",
+        f"http://{context_user}:{context_word}@{host}/context.tar?X-Amz-Signature={signature}",
+        TWO=two, BUILDX_METADATA_PROVENANCE="max",
+    )  # fmt: skip
+    (tmp_path / "said").write_text(done.stdout + done.stderr)
+    assert (tmp_path / "told" / "repo" / "run").exists()
+    statement = json.loads((tmp_path / "told" / "provenance.json").read_text())["predicate"]["buildDefinition"]
+    assert {material["uri"] for material in statement["resolvedDependencies"]} == {
+        f"http://xxxxx:xxxxx@{host}/context.tar?X-Amz-Signature=xxxxx",
+        f"http://xxxxx:xxxxx@{host}/more?token=xxxxx",
+        f"http://xxxxx:xxxxx@{host}/git/repo.git#main",
+    }
+    assert statement["externalParameters"]["configSource"]["digest"]
+    for file in tmp_path.rglob("*"):
+        if file.is_file() and file.name != "secret" and not file.is_relative_to(tmp_path / "repositories"):
+            found = [canary for canary in canaries if canary.encode() in file.read_bytes()]
+            assert not found, f"{file}: {found}"

@@ -157,6 +157,7 @@ class Attesting:
         return told
 
     def _origin(self, plan: Plan, packing: Packing, now: float) -> Origin:
+        from shiplap.export.addresses import redacted
         from shiplap.export.provenance import Origin
 
         request, context = self._request, self._context
@@ -166,7 +167,8 @@ class Attesting:
             dockerfile=context.dockerfile,
             dockerfile_name=basename(context.dockerfile_name) if not remote else context.dockerfile_name,
             arguments=_told(request, self._arguments),
-            address=_redacted(str(request.context)) if remote else "",
+            address=redacted(str(request.context)) if remote else "",
+            source=context.source,
             images=self._images.names(),
             pins={digest: found.pin for digest, found in self._bench.fetched.items()},
             layers=dict(self._layers(packing)),
@@ -189,9 +191,15 @@ class Attesting:
 
 def _told(request: Request, arguments: Mapping[str, str]) -> dict[str, str]:
     """The request as BuildKit's frontend has it (frontend/dockerui/config.go)."""
+    from shiplap.export.addresses import redacted
+
     told = {f"build-arg:{name}": value for name, value in arguments.items()}
+    for name, value in arguments.items():
+        # Proxies alone of all arguments are addresses by trade, and may lack the scheme.
+        if name.lower().endswith("_proxy"):
+            told[f"build-arg:{name}"] = redacted(value) if "://" in value else redacted(f"//://{value}")[5:]
     told.update({f"label:{name}": value for name, value in request.labels.items()})
-    told.update({f"context:{name}": _redacted(value) for name, value in request.build_contexts.items()})
+    told.update({f"context:{name}": redacted(value) for name, value in request.build_contexts.items()})
     if request.target:
         told["target"] = request.target
     if request.no_cache or request.no_cache_filter:
@@ -205,11 +213,6 @@ def _told(request: Request, arguments: Mapping[str, str]) -> dict[str, str]:
     if request.network != "default":
         told["force-network-mode"] = request.network
     return told
-
-
-def _redacted(address: str) -> str:
-    """An address with what stands for a name and password crossed out, as Go's ``URL.Redacted`` and BuildKit do."""
-    return re.sub(r"(?<=://)[^/@]+(?=@)", lambda found: "xxxxx:xxxxx" if ":" in found[0] else "xxxxx", address)
 
 
 def _nothing() -> Any:

@@ -11,8 +11,9 @@ from urllib.parse import quote
 import msgspec
 
 from shiplap.errors import UsageError
+from shiplap.export.addresses import redacted
 from shiplap.export.steps import Steps, as_resolved
-from shiplap.graph.node import Node
+from shiplap.graph.node import Node, walk
 from shiplap.graph.operations import GitSource, HttpSource, ImageSource, LocalSource, Run
 from shiplap.oci.manifest import Descriptor
 from shiplap.oci.platform import Platform, parse_platform
@@ -63,6 +64,8 @@ class Origin(msgspec.Struct, frozen=True):
     """What was asked for, as BuildKit's frontend calls it: ``build-arg:V``, ``label:l``, ``target``."""
     address: str = ""
     """Of the context, if it is not a directory of this machine; without credentials."""
+    source: Node | None = None
+    """Where the context was fetched from, then: it is among the materials, for the Dockerfile came with it."""
     images: Mapping[str, str] = {}
     """Digests by reference: of the index, where there is one."""
     pins: Mapping[str, str] = {}
@@ -94,7 +97,8 @@ class _Account:
         self._runs = [operation for operation in operations if isinstance(operation, Run)]
         here = set() if origin.address else {"context", "dockerfile"}
         self._locals = sorted(here | {operation.name for operation in operations if isinstance(operation, LocalSource)})
-        self._materials = _materials(self._steps.nodes, origin)
+        fetched = list(walk([origin.source])) if origin.source is not None else []
+        self._materials = _materials([*self._steps.nodes, *fetched], origin)
         if wanted.complete and self._locals:
             raise UsageError(
                 "provenance complete-materials requested but materials are incomplete: "
@@ -157,8 +161,10 @@ class _Account:
         told: dict[str, Any] = {}
         if self._origin.address:
             told["uri"] = self._origin.address
-            target = _address(self._origin.address)
-            found = [item["digest"] for item in self._materials if item["uri"] == target and "digest" in item]
+            # The directory within a repository is no part of its name among the materials.
+            url, _, fragment = self._origin.address.partition("#")
+            targets = (f"{url}#{fragment.partition(':')[0]}".rstrip("#"), url)
+            found = [item["digest"] for item in self._materials if item["uri"] in targets and "digest" in item]
             if found:
                 told["digest"] = found[0]
         told[path] = self._origin.dockerfile_name
@@ -239,7 +245,7 @@ def _materials(nodes: Sequence[Node], origin: Origin) -> list[dict[str, Any]]:
             reference, digest = as_resolved(operation, origin.images)
             images[package_url("docker", reference, parse_platform(operation.platform))] = digest
         elif isinstance(operation, HttpSource | GitSource):
-            others[type(operation)][_address(operation.url)] = origin.pins.get(node.digest, operation.checksum)
+            others[type(operation)][_address(operation)] = origin.pins.get(node.digest, operation.checksum)
     found = [item for kind in (images, *others.values()) for item in sorted(kind.items())]
     return [{"uri": uri, **({"digest": _digest_set(pin)} if pin else {})} for uri, pin in found]
 
@@ -249,14 +255,10 @@ def _digest_set(pin: str) -> dict[str, str]:
     return {algorithm: value} if colon else {"sha1": pin}
 
 
-def _address(url: str) -> str:
-    """A URL without fragment, name and password."""
-    url = url.partition("#")[0]
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    place, slash, path = rest.partition("/")
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+def _address(source: HttpSource | GitSource) -> str:
+    """What BuildKit calls a remote source: its address, of a repository with the ref that was asked for."""
+    ref = source.ref if isinstance(source, GitSource) else ""
+    return redacted(source.url) + (f"#{ref}" if ref else "")
 
 
 def package_url(kind: str, reference: str, platform: Platform | None) -> str:

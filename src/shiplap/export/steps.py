@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
+from shiplap.export.addresses import redacted
 from shiplap.graph.node import Node, walk
 from shiplap.graph.operations import (
     NO_INPUT,
@@ -101,16 +102,17 @@ class Steps:
             return {"identifier": f"docker-image://{name.partition('@')[0]}@{digest}"}
         if isinstance(operation, HttpSource):
             attrs = {"http.checksum": operation.checksum} if operation.checksum else {}
-            return {"identifier": operation.url, "attrs": {**attrs, "http.filename": operation.filename}}
+            return {"identifier": redacted(operation.url), "attrs": {**attrs, "http.filename": operation.filename}}
         if isinstance(operation, GitSource):
-            attrs = {"git.fullurl": operation.url}
+            url = redacted(operation.url)
+            attrs = {"git.fullurl": url}
             if operation.keep_git_dir:
                 attrs["git.keepgitdir"] = "true"
             if operation.checksum:
                 attrs["git.checksum"] = operation.checksum
             where = f"#{operation.ref}" + (f":{operation.subdir}" if operation.subdir else "")
             return {
-                "identifier": f"git://{operation.url.partition('://')[2]}{where if where != '#' else ''}",
+                "identifier": f"git://{url.partition('://')[2]}{where if where != '#' else ''}",
                 "attrs": attrs,
             }
         return {"identifier": f"local://{operation.name}", "attrs": {"local.sharedkeyhint": operation.name}}
