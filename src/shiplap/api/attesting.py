@@ -199,7 +199,7 @@ def _told(request: Request, arguments: Mapping[str, str]) -> dict[str, str]:
         if name.lower().endswith("_proxy"):
             told[f"build-arg:{name}"] = redacted(value) if "://" in value else redacted(f"//://{value}")[5:]
     told.update({f"label:{name}": value for name, value in request.labels.items()})
-    told.update({f"context:{name}": redacted(value) for name, value in request.build_contexts.items()})
+    told.update({f"context:{name}": redacted(str(value)) for name, value in request.build_contexts.items()})
     if request.target:
         told["target"] = request.target
     if request.no_cache or request.no_cache_filter:

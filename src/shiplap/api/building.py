@@ -23,7 +23,7 @@ from shiplap.api.request import Output, Request, Result, Secret, StageResult
 from shiplap.dockerfile.options import Plan
 from shiplap.dockerfile.parse import parse
 from shiplap.errors import Interrupted, ShiplapError, StepError, StoreError, UsageError
-from shiplap.events.facts import BuildFinished, BuildStarted, Sink, Warned
+from shiplap.events.facts import BuildFinished, BuildStarted, Fact, Sink, Warned
 from shiplap.events.record import Record
 from shiplap.ops.driver import Driver
 from shiplap.ops.foreign import check_platforms
@@ -67,6 +67,10 @@ def build(
     return _Build(context, settings, environ, sink, cancel or threading.Event(), question).run()
 
 
+_TARGET = "target:"
+"""What the value of a named context begins with that is a stage of the same Dockerfile."""
+
+
 class _Build:
     def __init__(
         self,
@@ -95,6 +99,7 @@ class _Build:
         digest = fault = ""
         canceled = False
         try:
+            self._request = self._with_results()
             result = self._until_sound(began)
             digest = result.digest
             return result
@@ -110,6 +115,38 @@ class _Build:
             reused = len(self._driver.reused) if self._driver is not None else 0
             ended = time.time()
             self._sink(BuildFinished(ended, ended - began, ran, reused, digest, fault, canceled))
+
+    def _with_results(self) -> Request:
+        """The request, its contexts that are themselves to be built replaced by the images they give."""
+        request = self._request
+        contexts = dict(request.build_contexts)
+
+        def pass_on(fact: Fact) -> None:
+            if not isinstance(fact, BuildStarted | BuildFinished):
+                self._sink(fact)
+
+        for name, value in request.build_contexts.items():
+            if isinstance(value, Request):
+                other = value
+            elif value.startswith(_TARGET):
+                others = {key: context for key, context in request.build_contexts.items() if key != name}
+                other = msgspec.structs.replace(request, target=value.removeprefix(_TARGET), build_contexts=others)
+            else:
+                continue
+            wanted = msgspec.structs.replace(
+                other,
+                outputs=(Output("image"),),
+                tags=(),
+                annotations=(),
+                attests=(),
+                push=False,
+                describe="",
+                root=request.root,
+                platform=request.platform,
+            )
+            part = _Build(wanted, self._settings, self._environ, pass_on, self._cancel, None)
+            contexts[name] = f"docker-image://localhost/target@{part.run().digest}"
+        return msgspec.structs.replace(request, build_contexts=contexts)
 
     def _until_sound(self, began: float) -> Result:
         """Build. What turns out to be damaged has been removed by then: build again, and it is made or fetched anew."""

@@ -194,6 +194,10 @@ def _named(request: Request) -> tuple[dict[str, NamedContext], dict[str, Path], 
     directories: dict[str, Path] = {}
     layouts: dict[str, Path] = {}
     for name, value in request.build_contexts.items():
+        if isinstance(value, Request) or value.startswith("target:"):
+            raise UsageError(
+                f"the context {name} has to be built first", code="no-context", hint="ask for a build, not for a check"
+            )
         if value.startswith("docker-image://"):
             named[name] = NamedContext(kind="image", value=value.removeprefix("docker-image://"), ignore=())
             continue

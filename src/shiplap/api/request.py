@@ -152,7 +152,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     no_cache_filter: tuple[str, ...] = ()
     network: str = "default"
     isolation: str = "auto"
-    build_contexts: Mapping[str, str] = {}
+    build_contexts: Mapping[str, str | Request] = {}
+    """Further contexts by name: a directory, ``docker-image://``, ``oci-layout://``, a git or http address,
+    ``target:STAGE`` (that stage of this same build), or a Request, whose result it then is."""
     add_hosts: tuple[str, ...] = ()
     shm_size: int = 0
     ulimits: tuple[str, ...] = ()

@@ -110,7 +110,8 @@ def parser(name: str = "build", what: str = "Build an image from a Dockerfile.")
         "--build-context",
         action="append",
         metavar="NAME=VALUE",
-        help="a further context: a directory, docker-image://NAME, oci-layout://DIRECTORY[:TAG], a git or http URL",
+        help="a further context: a directory, docker-image://NAME, oci-layout://DIRECTORY[:TAG], a git or http URL, "
+        "target:STAGE",
     )
     add("--add-host", action="append", metavar="NAME=IP", help="a line of /etc/hosts for RUN steps")
     add("--shm-size", default="", metavar="SIZE", help="size of /dev/shm in RUN steps")

@@ -198,4 +198,3 @@ def _same(entry: Descriptor, new: Descriptor) -> bool:
     keys = (NAME_ANNOTATION, REF_ANNOTATION)
     old, fresh = ([each.annotations.get(key, "") for key in keys] for each in (entry, new))
     return old == fresh if any(fresh) else entry.digest == new.digest and not any(old)
-
