@@ -206,5 +206,11 @@ def test_into_docker(shiplap: Shiplap, context: Path, dockerd: str) -> None:
     shiplap.run("build", "-q", "-t", "into-docker:1", "-o", "type=docker", context, DOCKER_HOST=dockerd)
     listed = subprocess.run([program("docker"), "-H", dockerd, "images", "-q", "into-docker"], capture_output=True)
     assert listed.stdout.strip()
+    shiplap.run("build", "-q", BOTH, "-t", "loaded:1", "--load", context, DOCKER_HOST=dockerd)
+    listed = subprocess.run([program("docker"), "-H", dockerd, "images", "-q", "loaded"], capture_output=True)
+    assert listed.stdout.strip(), "of several platforms this machine's"
+    assert "loaded:1" in shiplap.run("images").stdout
+    refused = shiplap.run("build", "--load", context, check=False, DOCKER_HOST="unix:///nowhere.sock")
+    assert "[no-engine]" in refused.stderr, "who names an engine wants it"
     none = shiplap.run("build", "-o", "type=docker", context, check=False, DOCKER_HOST="unix:///nowhere.sock")
     assert "[no-engine]" in none.stderr

@@ -140,6 +140,7 @@ class _Build:
                 annotations=(),
                 attests=(),
                 push=False,
+                load=False,
                 describe="",
                 root=request.root,
                 platform=request.platform,

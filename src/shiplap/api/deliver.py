@@ -97,6 +97,9 @@ def deliver(
     for output in outputs:
         check()
         delivery.carry_out(output)
+    if request.load:
+        check()
+        delivery.load()
     return delivery.done
 
 
@@ -169,6 +172,17 @@ class _Delivery:
                 self._to_engine(output)
         elif output.type in ("local", "tar"):
             self._rootfs(output)
+
+    def load(self) -> None:
+        """Put the image into the store and into the running Docker or Podman. Without one the store alone has it: only who
+        has said where an engine is gets an error if it is not there.
+        """
+        try:
+            self._to_engine(Output("image"))
+        except ExportError as error:
+            named = {"DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINER_HOST"} & dict(self._settings.engine).keys()
+            if error.code != "no-engine" or named:
+                raise
 
     # -- each kind
 

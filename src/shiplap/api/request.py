@@ -147,6 +147,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Output, ...] = ()
     """Text in the form of ``--output`` is read as :meth:`Output.parse` does."""
     push: bool = False
+    load: bool = False
+    """The running Docker or Podman gets the image, too, if there is one."""
     pull: bool = False
     no_cache: bool = False
     no_cache_filter: tuple[str, ...] = ()

@@ -42,7 +42,14 @@ def verify(
     """
     environ = os.environ if environ is None else environ
     wanted = msgspec.structs.replace(
-        request, reproducible=True, no_cache=True, tags=(), push=False, outputs=(Output("image"),), describe=""
+        request,
+        reproducible=True,
+        no_cache=True,
+        tags=(),
+        push=False,
+        load=False,
+        outputs=(Output("image"),),
+        describe="",
     )
     first = build(wanted, events=events, cancel=cancel, environ=environ)
     _until_the_next_second(cancel)

@@ -15,6 +15,7 @@ _NOT_AGAIN = (
     "no_cache_filter",
     "pull",
     "push",
+    "load",
     "build_context",
     "provenance",
     "sbom",

@@ -69,7 +69,7 @@ def parser(name: str = "build", what: str = "Build an image from a Dockerfile.")
         metavar="type=,dest=",
         help="where the result goes: type=oci|docker|local|tar|image|registry",
     )
-    add("--load", action="store_true", help="keep the image in shiplap's store (the default)")
+    add("--load", action="store_true", help="give the image to the running Docker or Podman, too, if there is one")
     add("--push", action="store_true", help="push the image to the registry of its name")
     add("--pull", action="store_true", help="ask registries again for base images that the store has")
     add("--no-cache", action="store_true", help="run every step, whatever was built before")
@@ -200,6 +200,7 @@ def request_of(options: argparse.Namespace, settings: Settings) -> Any:
         ssh=dict(_ssh(text, settings) for text in options.ssh or ()),
         outputs=tuple(Output.parse(text) for text in options.output or ()),
         push=options.push,
+        load=options.load,
         pull=options.pull,
         no_cache=options.no_cache,
         no_cache_filter=tuple(n for text in options.no_cache_filter or () for n in text.split(",")),
