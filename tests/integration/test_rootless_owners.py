@@ -208,3 +208,21 @@ def test_doctor_where_user_namespaces_are_forbidden(single: Shiplap) -> None:
     assert doctor.returncode == 1, said
     assert "RUN does not work here" in said
     assert "try: sudo sysctl -w user.max_user_namespaces=15000" in said
+
+
+def test_owners_of_a_layer_that_was_packed_first(single: Shiplap) -> None:
+    """A COPY that is only packed has no files; when a later build makes them, they have their owners."""
+    context = single.cwd / "later"
+    context.mkdir()
+    context.chmod(0o755)
+    (context / "file").write_text("x\n")
+    recipe = "FROM busybox\nCOPY --chown=7:8 file /file\nCOPY --chown=9 --chmod=750 . /d/\n"
+    (context / "Dockerfile").write_text(recipe)
+    single.run("build", "-q", context)
+    (context / "Dockerfile").write_text(recipe + "RUN stat -c '%u:%g %a' /file /d /d/file && touch /d/file\n")
+    told = single.run("build", "--progress", "plain", "--build-arg", "X=1", context).stderr
+    assert [line.split(" ", 2)[2] for line in told.splitlines() if " 7:8 " in line or " 9:9 " in line] == [
+        "7:8 644",
+        "9:9 750",
+        "9:9 750",
+    ]

@@ -1,4 +1,8 @@
-"""The root file system of a step: layers under an overlay, or one directory with all of it where no overlay can be."""
+"""The root file system of a step: layers under an overlay, or one directory with all of it where no overlay can be.
+
+So few layers are over the limit of one overlay (500) that the sandbox, which stacks two, has the word up to 999; beyond, the
+copy costs time and not the build.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pathlib import Path
 from shiplap.layers.difference import inherit_owners
 from shiplap.ops.record import on_record, put_on_record
 from shiplap.ops.workbench import Workbench
-from shiplap.sandbox.spec import ExitStatus, FileOwner, Rootfs
+from shiplap.sandbox.spec import MOST_LOWERS, ExitStatus, FileOwner, Rootfs
 from shiplap.store.snapshots import EMPTY, Draft
 from shiplap.trees.flat import lay_flat, take_changes
 from shiplap.trees.owners import Owners
@@ -56,14 +60,26 @@ class _FlatRoot(StepRoot):
 @contextmanager
 def step_root(bench: Workbench, parent: str, draft: Draft, base: Tree | None) -> Iterator[StepRoot]:
     """The root of a step over the snapshot ``parent``, whose tree ``base`` is (None: scratch), all of it on disk."""
-    if base is None or parent == EMPTY or bench.runtime().overlay:
+    if base is None or parent == EMPTY or can_overlay(bench, len(base.layers)):
         yield StepRoot(bench, draft, base)
         return
-    bench.notice(
-        "no overlay can be mounted here: each step works on a copy of its root, which takes longer; shiplap doctor says why"
-    )
     with bench.store.scratch("root") as directory:
         yield _FlatRoot(bench, draft, base, directory)
+
+
+def can_overlay(bench: Workbench, layers: int) -> bool:
+    """Whether so many layers can be mounted here as one; tells the user if not, for what a step does then takes longer."""
+    if not bench.runtime().overlay:
+        bench.notice(
+            "no overlay can be mounted here: each step works on a copy of its root, which takes longer; shiplap doctor says why"
+        )
+        return False
+    if layers > MOST_LOWERS:
+        bench.notice(
+            f"an overlay takes {MOST_LOWERS} layers: each step over more works on a copy of its root, which takes longer"
+        )
+        return False
+    return True
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from shiplap.graph.operations import NO_INPUT, Mount, Run
 from shiplap.ops.accounts import Accounts
 from shiplap.ops.agent import relay
 from shiplap.ops.foreign import emulator_for
-from shiplap.ops.rootfs import spare_copy, step_root
+from shiplap.ops.rootfs import can_overlay, spare_copy, step_root
 from shiplap.ops.workbench import Workbench
 from shiplap.sandbox.spec import ProcessSpec, StepMount
 from shiplap.store.locks import locked
@@ -197,15 +197,15 @@ class _Mounts:
         if found.entry is not None and found.name and not found.entry.is_dir:
             if mount.readonly:
                 return StepMount("bind", mount.target, source=found.parent.host_path(found.entry))
-            if not self._bench.runtime().overlay:
+            parts = tuple(found.parent.host_parts())
+            if not can_overlay(self._bench, len(parts)):
                 copy = self._held.enter_context(spare_copy(self._bench, found.parent, found.name))
                 return StepMount("bind", mount.target, source=copy, subpath=found.name, readonly=False)
-            parts = tuple(found.parent.host_parts())
             return StepMount("overlay", mount.target, lowers=parts, subpath=found.name, readonly=False)
         parts = tuple(found.directory().host_parts()) if tree.layers else ()
         if mount.readonly and len(parts) == 1:
             return StepMount("bind", mount.target, source=parts[0])
-        if parts and not self._bench.runtime().overlay:
+        if parts and not can_overlay(self._bench, len(parts)):
             copy = self._held.enter_context(spare_copy(self._bench, found.directory()))
             return StepMount("bind", mount.target, source=copy, readonly=mount.readonly)
         return StepMount("overlay", mount.target, lowers=parts, readonly=mount.readonly)

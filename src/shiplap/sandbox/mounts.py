@@ -37,6 +37,8 @@ _PRIVILEGED_NODES = (
     ("net/tun", 10, 200),
     ("loop-control", 10, 237),
 )
+STACK = 500
+"""Lower layers that one overlay takes (OVL_MAX_STACK, fs/overlayfs/params.h)."""
 _OVERLAY_EXTRAS = ("volatile,index=off,redirect_dir=nofollow,metacopy=off", "index=off", "")
 """Tried in turn, for older kernels. ``volatile`` (5.10): without it, unmounting syncs the whole disk below the upper
 directory; whoever publishes a layer syncs it anyway. The others keep the upper directory in the plain whiteout form."""
@@ -52,20 +54,40 @@ def open_directory(path: str) -> int:
     return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def mount_overlay(lowers: Sequence[str], upper: int, work: int, target: str, userns: bool, flags: int) -> None:
-    """Overlay of ``lowers`` (top first) and ``upper`` at ``target``. Raises Refused.
+def mount_overlay(lowers: Sequence[str], upper: str, work: str, target: str, userns: bool, flags: int) -> None:
+    """Overlay of ``lowers`` (top first, at most MOST_LOWERS) and ``upper`` at ``target``. Raises Refused.
 
-    The layers are named by descriptor numbers relative to /proc/self/fd: 500 of them, overlay's own limit, fit into the
-    one page mount(2) takes, and /proc/self/mountinfo shows a step no path of the machine.
+    One overlay takes STACK layers. Where there are more, those at the bottom become an overlay of their own, and that
+    one layer: nothing lies beneath it that its whiteouts could hide. Overlays stack twice (FILESYSTEM_MAX_STACK_DEPTH).
     """
-    opened = [open_directory(lower) for lower in lowers]
-    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
-    options = f"lowerdir={':'.join(map(str, opened))},upperdir={upper},workdir={work}"
-    if userns:
-        options += ",userxattr"
+    upper_fd, work_fd = open_directory(upper), open_directory(work)
+    own = f",upperdir={upper_fd},workdir={work_fd}"
     try:
+        if len(lowers) <= STACK:
+            _mount_overlay(lowers, own, target, userns, flags)
+            return
+        # The work directory itself is used by descriptor. Its name is free to stand for the bottom until overlayfs has
+        # made a private mount of that.
+        _mount_overlay(lowers[STACK - 1 :], "", work, userns, flags)
+        try:
+            _mount_overlay((*lowers[: STACK - 1], work), own, target, userns, flags)
+        finally:
+            linux.unmount(work, linux.MNT_DETACH)
+    finally:
+        os.close(upper_fd)
+        os.close(work_fd)
+
+
+def _mount_overlay(lowers: Sequence[str], writable: str, target: str, userns: bool, flags: int) -> None:
+    """The layers are named by descriptor numbers relative to /proc/self/fd: 500 of them fit into the one page that
+    mount(2) takes, and /proc/self/mountinfo shows a step no path of the machine."""
+    opened: list[int] = []
+    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        opened.extend(map(open_directory, lowers))
+        options = f"lowerdir={':'.join(map(str, opened))}{writable}{',userxattr' if userns else ''}"
         os.chdir("/proc/self/fd")
-        for extras in _OVERLAY_EXTRAS:
+        for extras in _OVERLAY_EXTRAS if writable else _OVERLAY_EXTRAS[1:]:
             try:
                 linux.mount("overlay", target, "overlay", flags, f"{options},{extras}".rstrip(","))
                 return
@@ -96,17 +118,12 @@ def mount_root(lowers: Sequence[str], upper: str, work: str, userns: bool, nodev
     Whoever needs ``upper`` itself from then on has opened it before.
     """
     flags = linux.MS_NODEV if nodev else 0
-    upper_fd, work_fd = open_directory(upper), open_directory(work)
-    try:
-        if lowers:
-            mount_overlay(lowers, upper_fd, work_fd, upper, userns, flags)
-        else:
-            tree = Place(os.dup(upper_fd), -1, (), [])
-            attach(upper_fd, tree, flags, again=upper)
-            tree.close()
-    finally:
-        os.close(upper_fd)
-        os.close(work_fd)
+    if lowers:
+        mount_overlay(lowers, upper, work, upper, userns, flags)
+    else:
+        tree = Place(open_directory(upper), -1, (), [])
+        attach(tree.fd, tree, flags, again=upper)
+        tree.close()
     return open_directory(upper)
 
 
@@ -225,12 +242,7 @@ class Inside:
         name = f"view-{self._files}"
         os.mkdir(name, dir_fd=self._scratch)
         point = f"{self._scratch_path}/{name}"
-        upper_fd, work_fd = open_directory(upper), open_directory(work)
-        try:
-            mount_overlay(lowers, upper_fd, work_fd, point, self.userns, linux.MS_NODEV)
-        finally:
-            os.close(upper_fd)
-            os.close(work_fd)
+        mount_overlay(lowers, upper, work, point, self.userns, linux.MS_NODEV)
         return self._narrowed(open_directory(point), target, subpath, readonly)
 
     def tmpfs(self, target: str, size: int) -> Place:

@@ -17,6 +17,8 @@ class Identity:
     groups: tuple[int, ...] = ()
 
 
+MOST_LOWERS = 999
+"""Lower layers that a root or a view can have: 499 that one overlay takes, and one made of 500 (``mounts.mount_overlay``)."""
 FileOwner = tuple[int, int, int, int]
 """User, group, whole mode and device number of a file; the latter two are -1 where the file itself has them."""
 
@@ -25,9 +27,9 @@ FileOwner = tuple[int, int, int, int]
 class Rootfs:
     """Directories that make the root file system.
 
-    ``lowers``: from the top layer down; none means an empty root. Whiteouts are 0:0 character devices, opaque
-    directories carry ``trusted.overlay.opaque`` or ``user.overlay.opaque``. ``upper`` receives the changes, in the same
-    form; ``work`` is overlay's scratch directory beside it, on the same disk. Both exist, and ``work`` is empty. What
+    ``lowers``: from the top layer down, at most MOST_LOWERS; none means an empty root. Whiteouts are 0:0 character
+    devices, opaque directories carry ``trusted.overlay.opaque`` or ``user.overlay.opaque``. ``upper`` receives the changes,
+    in the same form; ``work`` is overlay's scratch directory beside it, on the same disk. Both exist, and ``work`` is empty. What
     is in ``work`` afterwards (also the throw-away views of ``StepMount``) is the caller's to remove. Nothing is synced:
     who publishes ``upper`` does that.
     """
@@ -43,7 +45,7 @@ class StepMount:
 
     kind:
       bind    ``source`` (a host path: file or directory, already resolved and safe) at ``target``
-      overlay a writable throw-away view of the directories ``lowers`` (top first), narrowed to ``subpath``
+      overlay a writable throw-away view of the directories ``lowers`` (as in ``Rootfs``), narrowed to ``subpath``
       tmpfs   ``size`` bytes (0: half of memory), nosuid, nodev; mode 1777, or that of the directory which was there
       secret  ``data`` as a file on a read-only nosuid,nodev,noexec tmpfs, with ``mode``, ``uid``, ``gid``
     ``subpath`` (bind of directory, overlay): resolved inside the mounted tree with RESOLVE_IN_ROOT semantics.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ from shiplap.store.leases import NAMED_SNAPSHOT, NEW_SNAPSHOT, SNAPSHOT
 from shiplap.store.locks import locked
 from shiplap.store.sealed import sealed, unsealed
 from shiplap.trees.change import ChangeTree, remove_tree
+from shiplap.trees.owners import Owners
 from shiplap.trees.part import Content, Table
 from shiplap.trees.tree import Tree
 
@@ -124,6 +125,7 @@ class Snapshots:
 
     def __init__(self, directory: Path, locks: Path, index: Index, blobs: Blobs) -> None:
         self.directory = directory
+        self._path = str(directory)
         self.temporary = blobs.temporary
         self.blobs = blobs
         self._locks = locks
@@ -201,18 +203,18 @@ class Snapshots:
 
     def diff(self, snapshot: Snapshot) -> str:
         """The directory of the snapshot's own layer; unpacked now if the layer was packed without being files."""
-        path = self.directory / snapshot.layer / "diff"
-        if not path.is_dir():
+        path = f"{self._path}/{snapshot.layer}/diff"
+        if not os.path.isdir(path):
             with self._unpacking, locked(str(self._locks / f"unpack-{snapshot.layer}"), remove=True):
-                if not path.is_dir():
+                if not os.path.isdir(path):
                     self._unpack(snapshot, path)
-        return str(path)
+        return path
 
     def source(self, snapshot: Snapshot) -> str | Table:
         """What to make a tree's layer of: the directory if there is one, else the table of contents."""
-        directory = self.directory / snapshot.layer
-        if (directory / "diff").is_dir():
-            return str(directory / "diff")
+        path = f"{self._path}/{snapshot.layer}/diff"  # no pathlib: this is asked n times for a tree of n layers
+        if os.path.isdir(path):
+            return path
         root = self.table(snapshot.layer)
         if root is None:
             self.remove(snapshot.layer)
@@ -245,7 +247,7 @@ class Snapshots:
             aside.write_bytes(sealed(layer, data))
             aside.rename(path)
 
-    def _unpack(self, snapshot: Snapshot, path: Path) -> None:
+    def _unpack(self, snapshot: Snapshot, path: str) -> None:
         from shiplap.layers.compression import Decompressed
         from shiplap.layers.unpack import unpack
 
@@ -265,6 +267,8 @@ class Snapshots:
                 blob.finish()
                 if self.blobs.space.limit:
                     self.blobs.space.settle(draft.directory)
+                with suppress(FileNotFoundError):  # owners on record come first: files without theirs would be believed
+                    os.rename(Owners.file_for(draft.diff), Owners.file_for(path))
                 os.rename(draft.diff, path)
         except StoreError:
             self._known.pop(snapshot.id, None)  # its blob may be what was the matter

@@ -73,7 +73,9 @@ class Owners:
     def load(cls, directory: str) -> Owners:
         """The record beside ``directory``; none means an empty one."""
         try:
-            raw = Path(cls.file_for(directory)).read_bytes()
+            # No pathlib: a tree of n layers asks n times, and most have no record.
+            with open(cls.file_for(directory), "rb") as file:
+                raw = file.read()
         except FileNotFoundError:
             return cls()
         return cls({_path(text): owner for text, owner in msgspec.json.decode(raw, type=dict[str, Owner]).items()})

@@ -51,27 +51,29 @@ class Part(Protocol):
 
 
 class DiskPart:
-    """A directory of a frozen layer on disk: reached from the layer's descriptor by names seen to be directories."""
+    """A directory of a frozen layer on disk: reached from the layer's descriptor, or where there is none (-1) by the layer's
+    path, and by names seen to be directories."""
 
-    __slots__ = ("_fd", "_layer", "_number", "_owners", "_prefix")
+    __slots__ = ("_fd", "_layer", "_number", "_owners", "_prefix", "_way")
 
     def __init__(self, layer: str, fd: int, number: int, owners: Owners, prefix: str = "") -> None:
         self._layer = layer
-        self._fd = fd
+        self._fd = fd if fd >= 0 else None
         self._number = number
         self._owners = owners
         self._prefix = prefix
+        self._way = prefix if fd >= 0 else f"{layer}/{prefix}"
 
     def stat(self, name: str) -> Entry | None:
         try:
-            st = os.stat(self._prefix + name, dir_fd=self._fd, follow_symlinks=False)
+            st = os.stat(self._way + name, dir_fd=self._fd, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return None
         entry = entry_of(name, st, self._number)
         return self._owners.applied(self._prefix + name, entry) if self._owners else entry
 
     def scan(self) -> list[Entry]:
-        fd = os.open(self._prefix or ".", _OPEN_DIRECTORY, dir_fd=self._fd)
+        fd = os.open(self._way or ".", _OPEN_DIRECTORY, dir_fd=self._fd)
         try:
             with os.scandir(fd) as items:
                 found = [entry_of(item.name, item.stat(follow_symlinks=False), self._number) for item in items]
@@ -82,16 +84,17 @@ class DiskPart:
         return found
 
     def child(self, name: str) -> DiskPart:
-        return DiskPart(self._layer, self._fd, self._number, self._owners, f"{self._prefix}{name}/")
+        fd = self._fd if self._fd is not None else -1
+        return DiskPart(self._layer, fd, self._number, self._owners, f"{self._prefix}{name}/")
 
     def open(self, name: str) -> int:
-        return os.open(self._prefix + name, _OPEN_FILE, dir_fd=self._fd)
+        return os.open(self._way + name, _OPEN_FILE, dir_fd=self._fd)
 
     def read_link(self, name: str) -> str:
-        return os.readlink(self._prefix + name, dir_fd=self._fd)
+        return os.readlink(self._way + name, dir_fd=self._fd)
 
     def xattrs(self, name: str) -> dict[str, bytes]:
-        return read_xattrs(f"/proc/self/fd/{self._fd}/{self._prefix}{name}")
+        return read_xattrs(self._way + name if self._fd is None else f"/proc/self/fd/{self._fd}/{self._way}{name}")
 
     def opaque(self) -> bool:
         return is_opaque(self._layer, self._prefix.rstrip("/"))

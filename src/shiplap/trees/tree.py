@@ -14,6 +14,9 @@ from shiplap.trees.entry import Entry, entry_of
 from shiplap.trees.owners import Owners
 from shiplap.trees.part import DiskPart, LivePart, Part, Table, TablePart
 
+HELD = 64
+"""How many layers of one tree are held open. Those beneath are reached by path: there may be a thousand, in several trees at
+once, and many a shell gives a process 1024 descriptors."""
 LINK_LIMIT = 255
 """Symbolic links followed in one resolution, as in containerd's continuity ``RootPath``."""
 
@@ -152,11 +155,13 @@ class Layer:
 
     __slots__ = ("_fd", "_live", "_table", "owners", "path")
 
-    def __init__(self, source: str | Table, *, live: bool) -> None:
+    def __init__(self, source: str | Table, *, live: bool, held: bool) -> None:
         self._live = live
         self._table = source if isinstance(source, Table) else None
         self.path = source if isinstance(source, str) else ""
-        self._fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if isinstance(source, str) else -1
+        self._fd = -1
+        if held and self._table is None:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.owners = Owners.load(source) if isinstance(source, str) and not live else Owners()
 
     def close(self) -> None:
@@ -175,11 +180,11 @@ class Layer:
     def root_entry(self) -> Entry:
         if self._table is not None:
             return self._table.root.entry
-        return self.owners.applied("", entry_of("", os.fstat(self._fd)))
+        return self.owners.applied("", entry_of("", os.fstat(self._fd) if self._fd >= 0 else os.stat(self.path)))
 
 
 class Tree:
-    """A stack of layers, top first. Use as a context manager: it holds a descriptor for each layer on disk."""
+    """A stack of layers, top first. Use as a context manager: it holds a descriptor for each of the upper layers on disk."""
 
     __slots__ = ("hide", "layers", "live", "witness")
 
@@ -196,8 +201,8 @@ class Tree:
         self.witness = witness
         self.layers: list[Layer] = []
         try:
-            for source in sources:
-                self.layers.append(Layer(source, live=live))
+            for number, source in enumerate(sources):
+                self.layers.append(Layer(source, live=live, held=number < HELD))
         except OSError as error:
             self.close()
             raise TreeError(f"cannot open {error.filename}: {error.strerror}", code="unreadable") from None
