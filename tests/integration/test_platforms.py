@@ -214,3 +214,34 @@ def test_into_docker(shiplap: Shiplap, context: Path, dockerd: str) -> None:
     assert "[no-engine]" in refused.stderr, "who names an engine wants it"
     none = shiplap.run("build", "-o", "type=docker", context, check=False, DOCKER_HOST="unix:///nowhere.sock")
     assert "[no-engine]" in none.stderr
+
+
+def test_others_read_an_index_with_attestations(
+    shiplap: Shiplap, context: Path, tmp_path: Path, containerd: list[str]
+) -> None:
+    archive, layout = tmp_path / "a.tar", tmp_path / "layout"
+    outputs = ["-o", f"type=oci,dest={archive}", "-o", f"type=oci,dest={layout},tar=false"]
+    shiplap.run("build", "-q", BOTH, "--provenance=true", "--sbom=true", "-t", "it:1", *outputs, context)
+
+    def run(*command: str | Path) -> str:
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    run(program("skopeo"), "copy", "--all", f"oci-archive:{archive}", f"dir:{tmp_path}/dir")
+    assert len(json.loads((tmp_path / "dir/manifest.json").read_text())["manifests"]) == 4
+    for architecture in ("amd64", "arm64"):
+        inspected = run(program("skopeo"), "--override-arch", architecture, "inspect", f"oci:{layout}:1")
+        assert json.loads(inspected)["Architecture"] == architecture
+        target = f"oci:{tmp_path}/{architecture}:1"
+        run(program("skopeo"), "--override-arch", architecture, "copy", f"oci:{layout}:1", target)
+        run(program("umoci"), "unpack", "--image", f"{tmp_path}/{architecture}:1", tmp_path / f"bundle-{architecture}")
+        assert (tmp_path / f"bundle-{architecture}/rootfs/out").read_text() == f"linux/{architecture}\n"
+    run(*containerd, "images", "import", "--all-platforms", archive)
+    listed = run(*containerd, "images", "ls")
+    assert "linux/amd64,linux/arm64" in listed
+    storage = ["--root", tmp_path / "root", "--runroot", tmp_path / "run", "--storage-driver", "vfs"]
+    name = run(program("buildah"), *storage, "from", f"oci-archive:{archive}").strip()
+    mounted = run(program("buildah"), *storage, "mount", name).strip()
+    assert Path(mounted, "out").read_text() == "linux/amd64\n"
+    run(program("buildah"), *storage, "rm", name)
