@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os.path import basename
 from typing import TYPE_CHECKING, Any
 
@@ -119,8 +119,13 @@ class Attesting:
         self._began = began
         self._invocation = invocation
 
-    def attestations(self, plan: Plan, snapshot: str, packing: Packing, now: float) -> list[Attestation]:
-        """What was asked for, of the image for one platform, whose layers are packed as ``packing``; ``now``: seconds."""
+    def attestations(
+        self, plan: Plan, snapshot: str, packing: Packing, now: float, check: Callable[[], None]
+    ) -> list[Attestation]:
+        """What was asked for, of the image for one platform, whose layers are packed as ``packing``; ``now``: seconds.
+
+        ``check`` is called often, and raises if the build was cancelled.
+        """
         from shiplap.export.attestation import Attestation
         from shiplap.export.provenance import PREDICATES, provenance
 
@@ -138,9 +143,8 @@ class Attesting:
 
                 tool = f"shiplap-{__version__}"
                 with self._store.snapshots.tree(snapshot) if snapshot != EMPTY else _nothing() as tree:
-                    made.append(
-                        Attestation(PREDICATE, document(tree, plan.config.platform, now, tool), attest.filename)
-                    )
+                    told = document(tree, plan.config.platform, now, tool, check)
+                made.append(Attestation(PREDICATE, told, attest.filename))
         return made
 
     def summary(self, plan: Plan, now: float, mode: str) -> dict[str, Any]:

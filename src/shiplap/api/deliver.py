@@ -254,13 +254,15 @@ class _Delivery:
         prefix = output.attributes.get("attestation-prefix", "")
         found: dict[Platform, dict[str, bytes]] = {}
         for built in self._built:
-            made = self._attesting.attestations(built.plan, built.snapshot, self._packing(output), self._now())
+            made = self._attesting.attestations(
+                built.plan, built.snapshot, self._packing(output), self._now(), self._check
+            )
             files = {}
             for attestation in made:
                 stem, dot, end = attestation.filename.rpartition(".")
                 mark = "" if split or len(trees) == 1 else "." + str(built.platform).replace("/", "_")
                 name = prefix + (f"{stem}{mark}{dot}{end}" if dot else f"{end}{mark}")
-                files[name] = statement_of_files(attestation, trees[built.platform])
+                files[name] = statement_of_files(attestation, trees[built.platform], self._check)
             found[built.platform] = files
         return found
 
@@ -314,7 +316,7 @@ class _Delivery:
 
         entries = []
         for built, image in zip(self._built, images, strict=True):
-            made = self._attesting.attestations(built.plan, built.snapshot, packing, self._now())
+            made = self._attesting.attestations(built.plan, built.snapshot, packing, self._now(), self._check)
             if not made:
                 continue
             subjects = [package_url("docker", name, built.platform) for name in names]

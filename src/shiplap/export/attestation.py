@@ -6,7 +6,7 @@ BuildKit's layout: one attestation manifest for each image, behind the images in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from hashlib import file_digest
 from typing import Any
@@ -47,17 +47,21 @@ def statement(attestation: Attestation, subjects: Sequence[tuple[str, str]]) -> 
     )
 
 
-def statement_of_files(attestation: Attestation, tree: Tree) -> bytes:
-    """The statement that ``attestation`` holds for every file of ``tree``, indented as BuildKit writes it beside files."""
-    subjects = list(_files(tree.root()))
+def statement_of_files(attestation: Attestation, tree: Tree, check: Callable[[], None] = lambda: None) -> bytes:
+    """The statement that ``attestation`` holds for every file of ``tree``, indented as BuildKit writes it beside files.
+
+    ``check`` is called in every directory.
+    """
+    subjects = list(_files(tree.root(), check))
     return msgspec.json.format(statement(attestation, subjects), indent=2)
 
 
-def _files(directory: Directory) -> Iterator[tuple[str, str]]:
+def _files(directory: Directory, check: Callable[[], None]) -> Iterator[tuple[str, str]]:
+    check()
     for entry in directory.entries():
         if entry.is_dir:
             with closing(directory.child(entry)) as below:
-                yield from _files(below)
+                yield from _files(below, check)
         elif entry.is_file:
             with open(directory.open_file(entry), "rb") as file:
                 yield directory.where(entry.name), f"sha256:{file_digest(file, 'sha256').hexdigest()}"

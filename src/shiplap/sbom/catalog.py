@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from mmap import ACCESS_READ, mmap
 
+from msgspec.structs import replace
+
 from shiplap.errors import TreeError
 from shiplap.sbom.distributions import Distribution, read_apk, read_dpkg, read_rpm
 from shiplap.sbom.languages import GO_MAGIC, read_go, read_npm, read_python
@@ -15,8 +17,12 @@ from shiplap.trees.entry import Entry
 from shiplap.trees.root import find
 from shiplap.trees.tree import Directory, Tree
 
-FILE_LIMIT = 64 << 20
-"""Bytes of a database or a description up to which it is read."""
+DATABASE_LIMIT = 64 << 20
+"""Bytes of a text of all packages up to which it is read."""
+FILE_LIMIT = 1 << 20
+"""Bytes of the description of one package, or of a release, up to which it is read."""
+TOLD_LIMIT = 2000
+"""Characters of a package URL over which it is none, and to which a licence is cut."""
 PROGRAM_LIMIT = 1 << 30
 """Bytes of a program up to which it is looked through for Go's build information."""
 _RELEASES = ("etc/os-release", "usr/lib/os-release")
@@ -41,7 +47,8 @@ def list_packages(tree: Tree, check: Callable[[], None] = lambda: None) -> list[
         if found is not None and found.entry is not None and found.entry.is_file:
             distribution = Distribution(_text(found.parent, found.entry))
             break
-    return sorted(set(_walk(tree.root(), distribution, check, 0)))
+    listed = {package for package in _walk(tree.root(), distribution, check, 0) if len(package.url) <= TOLD_LIMIT}
+    return sorted(replace(package, license=package.license[:TOLD_LIMIT]) for package in listed)
 
 
 def _walk(directory: Directory, distribution: Distribution, check: Callable[[], None], depth: int) -> Iterator[Package]:
@@ -57,11 +64,12 @@ def _walk(directory: Directory, distribution: Distribution, check: Callable[[], 
 def _read(directory: Directory, entry: Entry, distribution: Distribution) -> Iterator[Package]:
     path = directory.where(entry.name)
     if _DPKG.fullmatch(path) and not path.endswith(_TEXT_ENDS):
-        yield from read_dpkg(_text(directory, entry), path, distribution)
+        yield from read_dpkg(_text(directory, entry, DATABASE_LIMIT), path, distribution)
     elif path in _APK:
-        yield from read_apk(_text(directory, entry), path, distribution)
+        yield from read_apk(_text(directory, entry, DATABASE_LIMIT), path, distribution)
     elif path in _RPM:
-        yield from read_rpm(_bytes(directory, entry), path, distribution)
+        with open(directory.open_file(entry), "rb") as file:
+            yield from read_rpm(file.fileno(), path, distribution)
     elif entry.name in ("METADATA", "PKG-INFO") or entry.name.endswith(".egg-info"):
         if _PYTHON.fullmatch(path):
             yield from read_python(_text(directory, entry), path)
@@ -72,13 +80,9 @@ def _read(directory: Directory, entry: Entry, distribution: Distribution) -> Ite
         yield from read_go(_go_information(directory, entry), path)
 
 
-def _bytes(directory: Directory, entry: Entry) -> bytes:
+def _text(directory: Directory, entry: Entry, limit: int = FILE_LIMIT) -> str:
     with open(directory.open_file(entry), "rb") as file:
-        return file.read(FILE_LIMIT)
-
-
-def _text(directory: Directory, entry: Entry) -> str:
-    return _bytes(directory, entry).decode("utf-8", "replace")
+        return file.read(limit).decode("utf-8", "replace")
 
 
 def _go_information(directory: Directory, entry: Entry) -> bytes:
@@ -91,4 +95,4 @@ def _go_information(directory: Directory, entry: Entry) -> bytes:
             # It is aligned to 16 bytes (debug/buildinfo); a copy of the magic elsewhere is a string of Go's own tools.
             while at >= 0 and at % 16:
                 at = data.find(GO_MAGIC, at + 1)
-            return data[at : at + FILE_LIMIT] if at >= 0 else b""
+            return data[at : at + DATABASE_LIMIT] if at >= 0 else b""

@@ -40,10 +40,14 @@ def read_npm(text: str, path: str) -> Iterator[Package]:
         return
     if not isinstance(fields, dict):
         return
-    name, version, license = fields.get("name"), fields.get("version"), fields.get("license")
-    if isinstance(name, str) and isinstance(version, str) and name and version:
+    told = (fields.get(key) for key in ("name", "version", "license"))
+    # JSON may escape one half of a surrogate pair, which is no character and cannot be written down.
+    name, version, license = (
+        text.encode("utf-8", "replace").decode() if isinstance(text, str) else "" for text in told
+    )
+    if name and version:
         url = package_url("npm", name.replace("@", "%40", 1) if name.startswith("@") else name, version)
-        yield Package(name, version, url.replace("%2540", "%40"), path, license if isinstance(license, str) else "")
+        yield Package(name, version, url.replace("%2540", "%40"), path, license)
 
 
 def read_go(data: bytes, path: str) -> Iterator[Package]:

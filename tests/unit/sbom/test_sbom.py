@@ -9,10 +9,14 @@ import sqlite3
 import struct
 import subprocess
 import sysconfig
+import tempfile
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from shiplap.oci.manifest import encode_json
 from shiplap.oci.platform import parse_platform
 from shiplap.sbom.catalog import list_packages
 from shiplap.sbom.distributions import Distribution, read_dpkg, read_rpm
@@ -101,6 +105,13 @@ def test_apk_npm_and_distroless(tmp_path: Path) -> None:
     ]
 
 
+def rpm(data: bytes) -> list[Package]:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return list(read_rpm(file.fileno(), "x", Distribution()))
+
+
 def rpm_header(**fields: str | int) -> bytes:
     tags = {"name": 1000, "version": 1001, "release": 1002, "epoch": 1003, "arch": 1022}
     index = data = b""
@@ -116,6 +127,7 @@ def rpm_header(**fields: str | int) -> bytes:
 def test_rpm(tmp_path: Path) -> None:
     file = tmp_path / "rpmdb.sqlite"
     database = sqlite3.connect(file)
+    database.execute("PRAGMA journal_mode=WAL")  # as rpm does, and leaves it
     database.execute("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL)")
     rows = [
         rpm_header(name="bash", version="5.2.26", release="3.fc40", arch="x86_64"),
@@ -149,7 +161,7 @@ def test_readers_take_any_bytes() -> None:
     for size in range(200):
         data = bytes(range(256))[:size] * 2
         list(read_go(b"\xff Go buildinf:\x08\x02".ljust(32, b"\0") + data, "x"))
-        list(read_rpm(data, "x", Distribution()))
+        rpm(data)
         list(read_npm(data.decode("latin-1"), "x"))
         list(read_python(data.decode("latin-1"), "x"))
         list(read_dpkg(data.decode("latin-1"), "x", Distribution()))
@@ -179,4 +191,39 @@ def test_links_lead_nowhere_outside(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    assert list(read_rpm(b"SQLite format 3\0" + bytes(100), "x", Distribution())) == []
+    assert rpm(b"SQLite format 3\0" + bytes(100)) == []
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "CREATE VIEW Packages AS WITH RECURSIVE t(blob) AS (SELECT zeroblob(9) UNION ALL SELECT zeroblob(9) FROM t)"
+        " SELECT * FROM t",
+        "CREATE VIEW Packages AS WITH RECURSIVE t(blob) AS (SELECT NULL UNION ALL SELECT NULL FROM t) SELECT * FROM t",
+        "CREATE TABLE Packages (hnum INTEGER, blob BLOB AS (zeroblob(200000000)))",
+        "CREATE VIEW Packages AS SELECT zeroblob(999999999) AS blob",
+    ],
+)
+def test_a_database_that_computes_its_rows_comes_to_an_end(tmp_path: Path, schema: str) -> None:
+    file = tmp_path / "rpmdb.sqlite"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute(schema)
+        if "TABLE" in schema:
+            database.executemany("INSERT INTO Packages (hnum) VALUES (?)", [(number,) for number in range(100)])
+        database.commit()
+    began = time.monotonic()
+    assert rpm(file.read_bytes()) == []
+    assert time.monotonic() - began < 20
+
+
+def test_what_is_no_character_and_what_is_too_long_is_left_out(tmp_path: Path) -> None:
+    put(tmp_path, "node_modules/a/package.json", '{"name": "a\\ud800", "version": "1\\udfff", "license": "\\ud800"}')
+    put(tmp_path, "node_modules/b/package.json", '{"name": "b", "version": "' + "1" * 5000 + '"}')
+    put(tmp_path, "node_modules/c/package.json", '{"name": "c", "version": "1", "license": "' + "x" * 5000 + '"}')
+    put(tmp_path, "node_modules/d/package.json", "[" + "[]," * 400_000 + "[]]")
+    put(tmp_path, "var/lib/dpkg/status", "Package: e\nVersion: 1\nStatus: \n\nPackage: f\nVersion: 1\nStatus: ok\n")
+    put(tmp_path, "etc/os-release", "ID=" + "x" * 5000)
+    with Tree((str(tmp_path),)) as tree:
+        told = json.loads(encode_json(document(tree, AMD, 0, "shiplap-0")))["packages"][1:]
+    assert [(package["name"], package["versionInfo"]) for package in told] == [("a?", "1?"), ("c", "1")]
+    assert len(told[1]["licenseComments"]) == 2000
