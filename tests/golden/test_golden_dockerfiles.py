@@ -11,7 +11,7 @@ import pytest
 from golden import shape
 from golden.txtar import read_txtar
 from shiplap.dockerfile.instructions import Dockerfile
-from shiplap.dockerfile.lower import base_images, check, lower
+from shiplap.dockerfile.lower import Lowering, check, lower
 from shiplap.dockerfile.options import LowerOptions, NamedContext, Plan, ResolvedImage
 from shiplap.dockerfile.parse import parse
 from shiplap.errors import DockerfileError, RegistryError, ShiplapError
@@ -67,7 +67,7 @@ def request_of(sections: dict[str, str]) -> tuple[Dockerfile, LowerOptions]:
 def plan_of(sections: dict[str, str]) -> Plan:
     dockerfile, request = request_of(sections)
     images = Images()
-    foretold = [reference.familiar() for reference, _ in base_images(dockerfile, request)]
+    foretold = [reference.familiar() for reference, _ in Lowering(dockerfile, request).base_images()]
     plan = lower(dockerfile, request, images)
     assert set(foretold) <= set(images.asked)
     return plan

@@ -9,7 +9,7 @@ from shiplap.api.bases import BaseImages
 from shiplap.api.context import Context
 from shiplap.api.request import Request
 from shiplap.dockerfile.instructions import Dockerfile
-from shiplap.dockerfile.lower import base_images, lower
+from shiplap.dockerfile.lower import Lowering
 from shiplap.dockerfile.options import LowerOptions, NamedContext, Plan
 from shiplap.errors import UsageError
 from shiplap.oci.platform import Platform, native_platform, parse_platform
@@ -54,12 +54,10 @@ class Planning:
         moments = self._moments()
         platforms = self.platforms()
         options = [self._options(platform, len(platforms) > 1, moments) for platform in platforms]
-        images.prefetch(list(dict.fromkeys(base for each in options for base in base_images(dockerfile, each))))
-        known: dict[Platform, Plan] = {}
-        for each in options:
-            if each.target_platform not in known:
-                known[each.target_platform] = lower(dockerfile, each, images)
-        return [known[each.target_platform] for each in options]
+        lowerings = {each.target_platform: Lowering(dockerfile, each) for each in options}
+        images.prefetch(list(dict.fromkeys(base for each in lowerings.values() for base in each.base_images())))
+        plans = {platform: lowering.lower(images) for platform, lowering in lowerings.items()}
+        return [plans[platform] for platform in platforms]
 
     def proxies(self) -> dict[str, str]:
         """Proxy variables for RUN: those given as build arguments, else docker's configuration; in both cases of letters."""

@@ -49,14 +49,23 @@ def lower(dockerfile: Dockerfile, options: LowerOptions, images: ImageResolver) 
 
     Raises DockerfileError with BuildKit's message and the place, and what ``images`` raises, with the place added.
     """
-    return _Lowering(Survey(dockerfile, options), images).run()
+    return Lowering(dockerfile, options).lower(images)
 
 
-def base_images(dockerfile: Dockerfile, options: LowerOptions) -> list[tuple[Reference, Platform]]:
-    """The images that ``lower`` is going to ask for, each once, as far as the text tells (triggers of ONBUILD may add
-    more): for fetching them side by side. Raises what ``lower`` would raise before it asks for the first.
-    """
-    return Survey(dockerfile, options).base_images()
+class Lowering:
+    """``lower`` in two parts, so that images can be fetched side by side before the second."""
+
+    def __init__(self, dockerfile: Dockerfile, options: LowerOptions) -> None:
+        """Look over the stages. Raises what ``lower`` would raise before it asks for the first image."""
+        self._survey = Survey(dockerfile, options)
+
+    def base_images(self) -> list[tuple[Reference, Platform]]:
+        """The images that ``lower`` is going to ask for, each once, as far as the text tells (ONBUILD may add more)."""
+        return self._survey.base_images()
+
+    def lower(self, images: ImageResolver) -> Plan:
+        """The plan; once. Raises as the function of this name."""
+        return _Lowering(self._survey, images).run()
 
 
 def check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from shiplap.errors import ImageError
@@ -52,6 +53,7 @@ class Reference(NamedTuple):
         return name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 
+@lru_cache(4096)
 def parse_reference(text: str, default_tag: str = "latest") -> Reference:
     """Read a reference as Docker does: docker.io, ``library/`` and, without a digest, ``default_tag`` are implied.
 

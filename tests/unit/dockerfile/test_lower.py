@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shiplap.dockerfile.lower import base_images, check, lower
+from shiplap.dockerfile.lower import Lowering, check, lower
 from shiplap.dockerfile.options import LowerOptions, NamedContext, Plan, ResolvedImage
 from shiplap.dockerfile.parse import parse
 from shiplap.errors import DockerfileError, RegistryError
@@ -61,7 +61,7 @@ def test_only_what_is_reached_is_asked_for() -> None:
     assert images.asked == ["b:latest", "a:latest", "d:1"]
     assert [stage.needed for stage in plan.stages] == [False, True, False, True]
     options = LowerOptions(target_platform=AMD64)
-    assert [name.familiar() for name, _ in base_images(parse(text.encode(), "D"), options)] == images.asked
+    assert [name.familiar() for name, _ in Lowering(parse(text.encode(), "D"), options).base_images()] == images.asked
 
 
 def test_legacy_order_builds_every_stage_up_to_the_target() -> None:
