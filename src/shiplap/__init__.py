@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = (
+    False  # typing takes longer to import than all else here, and until the command line has begun to run an
+)
+# interrupt would end in a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     from shiplap.api import Output, Request, Result, Secret, StageResult, build, enter_user_namespace
     from shiplap.errors import ShiplapError
 

@@ -99,7 +99,7 @@ def build(shiplap: Shiplap, image: Path, **env: str) -> tuple[str, str]:
     said = shiplap.run("build", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", *out, context, **env).stderr
     assert os.listdir(shiplap.root / "tmp") == []
     (image_of,) = json.loads(shiplap.run("inspect", "it").stdout)
-    return json.dumps(image_of["RootFS"] if "RootFS" in image_of else image_of, sort_keys=True), said
+    return json.dumps(image_of, sort_keys=True), said
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,38 @@ def test_one_signal_ends_a_build_in_good_order(each: Shiplap, number: signal.Sig
     each.run("build", "-q", "-", stdin=b"FROM busybox\nRUN echo whole > /x\n")
 
 
+def heeds(process: subprocess.Popen[bytes]) -> bool:
+    """Whether shiplap itself has begun: Python catches SIGINT, but not SIGTERM."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (caught,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+def test_a_signal_at_any_moment(each: Shiplap) -> None:
+    """From the moment shiplap has begun until the build is over: one status, no traceback, nothing left."""
+    seconds = "0.1"
+    directory = context(each, seconds)
+    each.run("build", "-q", directory)
+    ends = set()
+    for round, number in enumerate([*STATUS] * 12):
+        process = each.start(
+            "build", "--no-cache", directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        while not heeds(process):
+            assert process.poll() is None
+        time.sleep(round * 0.012)
+        process.send_signal(number)
+        said = ended(process, 2.5)
+        ends.add(process.returncode == 0)
+        if process.returncode:
+            assert (process.returncode, said.splitlines()[-1]) == (
+                STATUS[number],
+                f"ERROR: canceled by {number.name} [interrupted]",
+            ), f"after {round * 12} ms: {said}"
+        assert os.listdir(each.root / "tmp") == [], f"after {round * 12} ms"
+    assert False in ends
+
+
 def test_a_second_signal_ends_it_in_a_moment(each: Shiplap) -> None:
     seconds = f"8{os.getpid()}"
     process = begin(each, "build", context(each, seconds), seconds=seconds)

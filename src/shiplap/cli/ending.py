@@ -19,6 +19,8 @@ GRACE = 1.8
 """Seconds for an orderly end. What then still lies about is swept by prune; the store is whole at any moment."""
 HURRY = 0.25
 """Seconds that are left after a second signal. A third one ends the process there and then."""
+AGAIN = 0.01
+"""Seconds until an interrupt that was lost is raised again."""
 _HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -28,6 +30,10 @@ class _Ending:
         """The first signal that came."""
         self.again = False
         self.late_once = False
+        self.running = False
+        """Between ``begin`` and ``over``: an exception that is raised here is caught."""
+        self.lost = False
+        """The exception was raised where the interpreter drops what is raised (a weak reference's callback, a ``__del__``)."""
         self.cancel: threading.Event | None = None
         self.told: list[Callable[[], None]] = []
         self.restore: list[Callable[[], None]] = []
@@ -45,15 +51,32 @@ class _Ending:
         signal.setitimer(signal.ITIMER_REAL, GRACE)
         for tell in self.told:
             tell()
-        if self.cancel is None:
+        self.stop()
+
+    def stop(self) -> None:
+        if self.cancel is not None:
+            self.cancel.set()
+        elif self.running:
             raise KeyboardInterrupt
-        self.cancel.set()
+
+    def dropped(self, what: sys.UnraisableHookArgs, /) -> None:
+        if isinstance(what.exc_value, KeyboardInterrupt) and self.number:
+            self.lost = True
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        else:
+            sys.__unraisablehook__(what)
 
     def late(self, _number: int, _frame: object) -> None:
+        if self.lost:
+            self.lost = False
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
+            self.stop()
+            return
         if self.number == signal.SIGPIPE and not self.late_once:
             self.late_once = True
             signal.setitimer(signal.ITIMER_REAL, GRACE)
-            raise KeyboardInterrupt
+            self.stop()
+            return
         self.now()
 
     def now(self) -> NoReturn:
@@ -88,12 +111,26 @@ def heeding() -> Iterator[None]:
             before[number] = handler
             signal.signal(number, _ending.handle)
     before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _ending.late)
+    hook, sys.unraisablehook = sys.unraisablehook, _ending.dropped
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         if not _ending.number:
             for known, old in before.items():
                 signal.signal(known, old if old is not None else signal.SIG_DFL)
+
+
+def begin() -> None:
+    """From here on the first signal raises KeyboardInterrupt. One that came before has ended the process or is on its way."""
+    _ending.running = True
+    if _ending.number:
+        raise KeyboardInterrupt
+
+
+def over() -> None:
+    """From here on no signal raises anything: the command has ended, and its status is known."""
+    _ending.running = False
 
 
 @contextmanager

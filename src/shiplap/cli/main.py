@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
-from typing import TextIO
 
 from shiplap import __version__
-from shiplap.errors import Interrupted, ShiplapError, StepError
+
+TYPE_CHECKING = False  # what is imported up here is imported before signals are heeded (early.py)
+if TYPE_CHECKING:
+    from typing import TextIO
 
 # name -> (module, one line of help). The order is that of the help text.
 COMMANDS = {
@@ -64,6 +65,9 @@ FAMILIES = {
 
 def run() -> None:
     """Console script: run the command line and exit."""
+    from shiplap.cli import early
+
+    early.heed()
     status = main(sys.argv[1:])
     from shiplap.cli import ending
 
@@ -100,8 +104,25 @@ def main(argv: list[str]) -> int:
 
 
 def _attempt(name: str, rest: list[str]) -> int:
-    """Run a command; its exit status. Whatever goes wrong is told in words."""
+    """Run a command; its exit status. From the first to the last of it a signal raises KeyboardInterrupt, which ends here."""
     from shiplap.cli import ending
+
+    try:
+        try:
+            ending.begin()
+            return _told(name, rest)
+        finally:
+            ending.over()
+    except KeyboardInterrupt:
+        return ending.interrupted()
+
+
+def _told(name: str, rest: list[str]) -> int:
+    """Run a command; its exit status. Whatever goes wrong is told in words."""
+    from importlib import import_module
+
+    from shiplap.cli import ending
+    from shiplap.errors import Interrupted, ShiplapError, StepError
 
     try:
         command = import_module(f"shiplap.cli.{COMMANDS[name][0]}")
@@ -109,8 +130,6 @@ def _attempt(name: str, rest: list[str]) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
-        return ending.interrupted()
     except ShiplapError as error:
         if isinstance(error, Interrupted) or (ending.was_told() and not isinstance(error, StepError)):
             return ending.interrupted()
@@ -145,6 +164,7 @@ def _flushes(stream: TextIO) -> bool:
 
 
 def _wants_traceback() -> bool:
+    from shiplap.errors import ShiplapError
     from shiplap.settings import load
 
     try:

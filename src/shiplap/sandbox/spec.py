@@ -29,9 +29,9 @@ class Rootfs:
 
     ``lowers``: from the top layer down, at most MOST_LOWERS; none means an empty root. Whiteouts are 0:0 character
     devices, opaque directories carry ``trusted.overlay.opaque`` or ``user.overlay.opaque``. ``upper`` receives the changes,
-    in the same form; ``work`` is overlay's scratch directory beside it, on the same disk. Both exist, and ``work`` is empty. What
-    is in ``work`` afterwards (also the throw-away views of ``StepMount``) is the caller's to remove. Nothing is synced:
-    who publishes ``upper`` does that.
+    in the same form; ``work`` is overlay's scratch directory beside it, on the same disk. Both exist, and ``work`` is
+    empty. What is in ``work`` afterwards (also the throw-away views of ``StepMount``) is the caller's to remove. Nothing
+    is synced: who publishes ``upper`` does that.
     """
 
     lowers: tuple[str, ...]

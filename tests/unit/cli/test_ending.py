@@ -76,9 +76,59 @@ def test_other_threads_install_nothing() -> None:
 def test_the_first_signal_raises_where_nothing_can_be_cancelled() -> None:
     code = (
         "import signal\nfrom shiplap.cli import ending\n"
-        "with ending.heeding():\n"
+        "with ending.heeding():\n    ending.begin()\n"
         "    try:\n        signal.raise_signal(signal.SIGHUP)\n"
         "    except KeyboardInterrupt:\n        print(ending.interrupted(), ending.was_told())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("129 True\n", "ERROR: canceled by SIGHUP [interrupted]\n")
+
+
+DROPPED = """
+import os, sys, time, weakref
+from shiplap.cli import ending
+class Held:
+    pass
+def drop(_):  # what is raised in here goes nowhere
+    os.write(1, b"ready\\n")
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        pass
+with ending.heeding():
+    try:
+        ending.begin()
+        held = Held()
+        reference = weakref.ref(held, drop)
+        del held
+        time.sleep(5)
+    except KeyboardInterrupt:
+        sys.exit(ending.interrupted())
+    finally:
+        ending.over()
+"""
+
+
+def test_an_interrupt_that_python_drops_is_raised_again() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", DROPPED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=10)
+    assert (process.returncode, told) == (143, "ERROR: canceled by SIGTERM [interrupted]\n")
+    assert time.monotonic() - began < 1
+
+
+def test_a_signal_between_commands_changes_nothing() -> None:
+    """Once the command is over its status stands; what raised then would end as a traceback."""
+    with ending.heeding():
+        ending.begin()
+        ending.over()
+        signal.raise_signal(signal.SIGTERM)
+        assert ending.was_told()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+    with ending.heeding():
+        assert not ending.was_told()
