@@ -214,3 +214,10 @@ def test_patterns_that_take_back_are_not_witnessed(shiplap: Shiplap, context: Pa
     settle(context)
     build(shiplap, context, tmp_path / "x.tar")
     assert not build(shiplap, context, tmp_path / "x.tar")[1]
+
+
+def test_metadata_tells_what_is_asked_for_now(shiplap: Shiplap, context: Path, tmp_path: Path) -> None:
+    for wanted, keys in (("disabled", 0), ("min", 3), ("max", 5), ("disabled", 0), ("max", 5)):
+        shiplap.run("build", "-q", "--metadata-file", tmp_path / "m", context, BUILDX_METADATA_PROVENANCE=wanted)
+        told = json.loads((tmp_path / "m").read_text()).get("buildx.build.provenance", {})
+        assert ("metadata" in told, "buildConfig" in told, bool(told)) == (keys == 5, keys == 5, keys > 0), wanted

@@ -47,7 +47,12 @@ def question(options: argparse.Namespace, settings: Settings, mode: str) -> Ques
         "named": options.file,
         "where": os.getcwd() if options.file or outputs else "",
         "environment": arguments,
-        "settings": [settings.default_platform, settings.docker_buildkit, settings.source_date_epoch],
+        "settings": [
+            settings.default_platform,
+            settings.docker_buildkit,
+            settings.source_date_epoch,
+            settings.metadata_provenance if options.metadata_file else "",
+        ],
     }
     dockerfile = os.path.join(context, "Dockerfile") if options.file is None else os.path.abspath(options.file)
     files = (dockerfile, f"{dockerfile}.dockerignore", os.path.join(context, ".dockerignore"))
