@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +133,20 @@ def test_a_signal_between_commands_changes_nothing() -> None:
         signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
     with ending.heeding():
         assert not ending.was_told()
+
+
+def test_no_interrupt_is_raised_within_an_import(tmp_path: Path) -> None:
+    """Half a module is left behind by one, and msgspec has crashed."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal, time\nsignal.raise_signal(signal.SIGTERM)\nsum(range(10**6))\ndone = 1\n"
+    )
+    code = (
+        f"import sys, time\nfrom shiplap.cli import ending\nsys.path.insert(0, {str(tmp_path)!r})\n"
+        "with ending.heeding():\n"
+        "    try:\n        ending.begin()\n        import slow\n        time.sleep(5)\n"
+        "    except KeyboardInterrupt:\n        print(sys.modules['slow'].done, ending.interrupted())\n"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1 143\n", "ERROR: canceled by SIGTERM [interrupted]\n")
+    assert time.monotonic() - began < 2
