@@ -77,6 +77,8 @@ class ShiplapError(Exception):
         self.code = code or self.default_code
         self.where = where
         self.hint = hint
+        self.platform = ""
+        """Where a build for several platforms failed for one of them: that one, or ``linux/amd64->arm64``."""
 
     def __str__(self) -> str:
         return self.message
@@ -89,7 +91,7 @@ class ShiplapError(Exception):
         lines = [f"ERROR: {self.message} [{self.code}]"]
         place = self.where
         if place is not None and str(place):
-            lines.append(f"  --> {place}")
+            lines.append(f"  --> {place}" + (f", for {self.platform}" if self.platform else ""))
             width = len(str((place.line or 0) + max(len(place.text) - 1, 0)))
             for offset, text in enumerate(place.text):
                 number = (place.line or 0) + offset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -245,3 +246,51 @@ def test_others_read_an_index_with_attestations(
     mounted = run(program("buildah"), *storage, "mount", name).strip()
     assert Path(mounted, "out").read_text() == "linux/amd64\n"
     run(program("buildah"), *storage, "rm", name)
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "told"),
+    [
+        ("FROM busybox\nARG TARGETARCH\nRUN test $TARGETARCH = amd64\n", "linux/arm64"),
+        (DOCKERFILE + "FROM build\nRUN grep amd64 /out\n", "linux/amd64->arm64"),
+        ("FROM scratch AS x-amd64\nCOPY . /\nFROM x-$TARGETARCH\n", "linux/arm64"),
+        ("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /\n", "linux/amd64"),
+    ],
+)
+def test_a_failure_names_the_platform(shiplap: Shiplap, tmp_path: Path, dockerfile: str, told: str) -> None:
+    context = context_of(tmp_path / "c", dockerfile)
+    (context / "arm64").touch()
+    failed = shiplap.run("build", BOTH, "-o", "type=cacheonly", context, check=False)
+    assert failed.returncode == 1
+    assert re.search(rf"^  --> Dockerfile:\d+, for {told}$", failed.stderr, re.MULTILINE), failed.stderr
+    alone = shiplap.run("build", "--platform", "linux/arm64", "-o", "type=cacheonly", context, check=False)
+    assert ", for " not in alone.stderr
+
+
+def test_an_attestation_takes_the_place_of_a_file_of_its_name(shiplap: Shiplap, tmp_path: Path) -> None:
+    """As in BuildKit's tar; a link that lies there is not followed."""
+    context = context_of(tmp_path / "c", "FROM scratch\nCOPY d /\nCOPY d/provenance.json /below/\n")
+    (context / "d").mkdir()
+    (context / "d/provenance.json").write_text("mine")
+    (context / "d/sbom").symlink_to(tmp_path / "outside")
+    out = tmp_path / "out"
+    shiplap.run(
+        "build", "--provenance=true", "--attest=type=sbom,filename=sbom", "-o", f"type=tar,dest={out}.tar",
+        "-o", f"type=local,dest={out}", context,
+    )  # fmt: skip
+    with tarfile.open(f"{out}.tar") as archive:
+        assert sorted(archive.getnames()) == ["below", "below/provenance.json", "provenance.json", "sbom"]
+        assert archive.getmember("sbom").isfile()
+        assert b"predicateType" in (archive.extractfile("provenance.json") or pytest.fail()).read()
+    assert b"predicateType" in (out / "provenance.json").read_bytes()
+    assert b"predicateType" in (out / "sbom").read_bytes()
+    assert (out / "below/provenance.json").read_text() == "mine"
+    assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/.."])
+def test_attestations_have_names_of_files(shiplap: Shiplap, context: Path, tmp_path: Path, name: str) -> None:
+    flag = f"--attest=type=provenance,filename={name}"
+    failed = shiplap.run("build", flag, "-o", f"type=local,dest={tmp_path / 'o'}", context, check=False)
+    assert failed.returncode == 2
+    assert "invalid-attestation" in failed.stderr

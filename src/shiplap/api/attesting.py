@@ -71,6 +71,10 @@ def read_attests(texts: Iterable[str]) -> tuple[Attest, ...]:
                 hint="leave out generator=",
             )
         found.pop(kind, None)
+        if basename(fields.get("filename", "")) in (".", ".."):
+            raise UsageError(
+                f"{fields['filename']} is no name of a file", code="invalid-attestation", hint=f"filename={FILES[kind]}"
+            )
         if not boolean(fields.pop("disabled", ""), False, "disabled"):
             found[kind] = Attest(kind, fields)
     for attest in found.values():

@@ -11,7 +11,7 @@ from shiplap.api.request import Request
 from shiplap.dockerfile.instructions import Dockerfile
 from shiplap.dockerfile.lower import Lowering
 from shiplap.dockerfile.options import LowerOptions, NamedContext, Plan
-from shiplap.errors import UsageError
+from shiplap.errors import ShiplapError, UsageError
 from shiplap.oci.platform import Platform, native_platform, parse_platform
 from shiplap.ops.workbench import Workbench
 from shiplap.settings import Settings
@@ -56,7 +56,13 @@ class Planning:
         options = [self._options(platform, len(platforms) > 1, moments) for platform in platforms]
         lowerings = {each.target_platform: Lowering(dockerfile, each) for each in options}
         images.prefetch(list(dict.fromkeys(base for each in lowerings.values() for base in each.base_images())))
-        plans = {platform: lowering.lower(images) for platform, lowering in lowerings.items()}
+        plans = {}
+        for platform, lowering in lowerings.items():
+            try:
+                plans[platform] = lowering.lower(images)
+            except ShiplapError as error:
+                error.platform = str(platform) if len(lowerings) > 1 else ""
+                raise
         return [plans[platform] for platform in platforms]
 
     def proxies(self) -> dict[str, str]:

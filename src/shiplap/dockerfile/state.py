@@ -167,4 +167,5 @@ class StageState:
             instruction=instruction.keyword.upper(),
             place=self.scene.source.place(instruction.line, instruction.end_line),
             no_cache=skip,
+            platform=f"{self.platform}{self._crossing()}" if options.multi_platform else "",
         )

@@ -65,12 +65,16 @@ def _refuse_clash(earlier: Folder, later: Folder, before: Directory, after: Dire
 
 
 def write_rootfs_tar(parts: Sequence[Folder], out: BinaryIO, epoch: int | None, check: Callable[[], None]) -> None:
-    """Write the whole of each tree to a tar; owners are kept, times are clamped to ``epoch`` (seconds)."""
+    """Write the whole of each tree to a tar; owners are kept, times are clamped to ``epoch`` (seconds).
+
+    Files beside a tree take the place of the tree's of the same names, as in BuildKit's.
+    """
+    times = Times(epoch) if epoch is not None else None
     for name, _, tree, beside in parts:
         below = f"{name}/" if name else ""
         if name:
             out.write(tar.encode_header(Header(below, tar.DIRECTORY, 0o755)))
-        for piece in tree_members(tree, Times(epoch) if epoch is not None else None, check, below=below):
+        for piece in tree_members(tree, times, check, below=below, without=beside):
             out.write(piece)
         for file, data in beside.items():
             out.write(tar.encode_header(Header(below + file, mode=0o600, size=len(data), mtime=epoch or 0)))

@@ -12,10 +12,17 @@ from shiplap.graph.operations import Operation, identity
 class About:
     """What people want to know of a node and what never changes its result."""
 
-    __slots__ = ("instruction", "name", "no_cache", "place", "stage")
+    __slots__ = ("instruction", "name", "no_cache", "place", "platform", "stage")
 
     def __init__(
-        self, name: str, *, stage: str = "", instruction: str = "", place: Place | None = None, no_cache: bool = False
+        self,
+        name: str,
+        *,
+        stage: str = "",
+        instruction: str = "",
+        place: Place | None = None,
+        no_cache: bool = False,
+        platform: str = "",
     ) -> None:
         self.name = name
         """As progress shows it: ``[build 2/5] RUN make``."""
@@ -24,6 +31,8 @@ class About:
         self.place = place
         self.no_cache = no_cache
         """Do not look for an earlier result (``--no-cache``, ``--no-cache-filter``)."""
+        self.platform = platform
+        """In a build for several platforms: that of the step, ``linux/amd64->arm64`` if what it makes is for another."""
 
 
 class Node:

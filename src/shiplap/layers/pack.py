@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import BinaryIO
 
 import msgspec
@@ -122,10 +122,11 @@ def tree_members(
     check: Callable[[], None] = lambda: None,
     root_of: int | None = None,
     below: str = "",
+    without: Collection[str] = (),
 ) -> Iterator[bytes]:
     """The tar pieces of a whole tree, merged: what ``--output type=tar`` writes.
 
-    ``below``: what every name begins with.
+    ``below``: what every name begins with. ``without``: paths that are left out.
     ``root_of``: a user id whose files become root's (those of the user who puts a root file system together).
     """
     names: dict[tuple[int, int], str] = {}
@@ -133,6 +134,8 @@ def tree_members(
     def walk(directory: Directory) -> Iterator[bytes]:
         check()
         for entry in directory.entries():
+            if without and directory.where(entry.name) in without:
+                continue
             if entry.uid == root_of:
                 entry = msgspec.structs.replace(entry, uid=0, gid=0)
             yield from entry_members(directory, entry, below + directory.where(entry.name), names, times)

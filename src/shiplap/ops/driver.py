@@ -143,8 +143,10 @@ class Driver:
                 result, reused = self._execute(instruction.node, instruction.keys)
                 self._answers.put(lambda: self._solver.executed(instruction.node, result, reused=reused))
         except BaseException as error:  # noqa: BLE001  every fault travels to the driving thread, which raises it
-            if isinstance(error, ShiplapError) and error.where is None:
-                error.where = instruction.node.about.place
+            if isinstance(error, ShiplapError):
+                about = instruction.node.about
+                error.where = about.place if error.where is None else error.where
+                error.platform = error.platform or about.platform
             self._answers.put(error)
 
     def _look(self, instruction: Look) -> Hit | None:
