@@ -45,12 +45,17 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 def usage(settings: Settings, filters: Sequence[str] = ()) -> Usage:
-    """What the store holds. ``filters`` as in ``docker buildx du``; see ``store.records.parse_filter`` and ``until=24h``."""
+    """What the store holds. ``filters`` as in ``docker buildx du``; see ``store.records.parse_filter`` and ``until=24h``.
+
+    The line ``unfinished`` is there while steps run, or after a build was killed: then the next command that builds or prunes
+    removes it.
+    """
     asked = wanted(filters)
     with Store(Path(settings.root)) as store:
         sizes = Sizes(store)
         with store.lease.deciding() as live:
             inventory = Inventory(store, sizes, live)
+            alive = store.lease.living()
         named = sum(inventory.blobs.get(digest, 0) for digest in inventory.named)
         count = sum(1 for image in store.images.all() if not image.name.startswith("sha256:"))
     lines = [Line("images", count, named, 0)]
@@ -61,8 +66,12 @@ def usage(settings: Settings, filters: Sequence[str] = ()) -> Usage:
     lines.append(
         Line("other blobs", len(loose), sum(r.size for r in loose), sum(r.size for r in loose if not r.in_use))
     )
+    unfinished = sum(sizes.unfinished.values())
+    if sizes.unfinished:
+        left = sum(size for name, size in sizes.unfinished.items() if name.partition("-")[0] not in alive)
+        lines.append(Line("unfinished", len(sizes.unfinished), unfinished, left))
     records = [record for record in inventory.records if asked.matches(record)]
-    return Usage(tuple(lines), tuple(sorted(records, key=lambda record: -record.size)), inventory.total)
+    return Usage(tuple(lines), tuple(sorted(records, key=lambda record: -record.size)), inventory.total + unfinished)
 
 
 def _line(title: str, records: list[Record], inventory: Inventory) -> Line:

@@ -185,6 +185,8 @@ class Sizes:
         self.memories = _files(store.root / "files")
         self.repeats = _files(store.root / "repeats")
         self.logs = directory_bytes(store.root / "logs")
+        self.unfinished = {name: _bytes(store.temporary / name) for name in os.listdir(store.temporary)}
+        """What builds are making, or what those left that were killed; in no record and no total, for it goes by itself."""
         self.total = (
             sum(self.blobs.values())
             + sum(self.snapshots.values())
@@ -223,6 +225,13 @@ def index_bytes(store: Store) -> int:
         except FileNotFoundError:
             continue
     return total
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return directory_bytes(path) + path.lstat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def _directories(parent: Path) -> dict[str, tuple[int, float]]:
