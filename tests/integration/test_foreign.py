@@ -124,6 +124,18 @@ def test_same_layers_from_copies(shiplap: Shiplap, single: Shiplap, armbox: Path
     same(expected, build(single, armbox, "--no-cache", SHIPLAP_SNAPSHOTS="copy"))
 
 
+def test_run_takes_this_machines_image_of_several(shiplap: Shiplap, armbox: Path) -> None:
+    shiplap.run("load", "-i", armbox)
+    text = b"FROM busybox AS for-amd64\nFROM armbox AS for-arm64\nFROM for-$TARGETARCH\nARG TARGETARCH\nENV made=$TARGETARCH\n"
+    shiplap.run("build", "--platform=linux/arm64,linux/amd64", "-t", "both", "-", stdin=text)
+    asked = ("both", "sh", "-c", "echo $made")
+    for flags, made in (((), "amd64"), (("--platform=arm64",), "arm64"), (("--platform=linux/amd64",), "amd64")):
+        assert shiplap.run("run", *flags, *asked).stdout.strip() == made
+    for image, platform in (("both", "linux/s390x"), ("armbox", "linux/amd64")):
+        failed = shiplap.run("run", "--platform", platform, image, "true", check=False)
+        assert "no-such-platform" in failed.stderr
+
+
 def test_nothing_else_is_changed(shiplap: Shiplap, armbox: Path, tmp_path: Path) -> None:
     """Neither the machine nor the step's neighbours get an emulator, nor can the step see its own or register another."""
     from shiplap.sandbox import elf

@@ -8,10 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from shiplap.api.isolation import runtime_for
-from shiplap.errors import UsageError
+from shiplap.errors import ImageError, UsageError
 from shiplap.events.facts import Sink
 from shiplap.graph.operations import ImageSource
 from shiplap.oci.config import DEFAULT_PATH
+from shiplap.oci.digest import Digest
+from shiplap.oci.platform import fitting_platforms, native_platform, parse_platform
 from shiplap.ops.accounts import Accounts
 from shiplap.ops.foreign import emulator_for
 from shiplap.ops.image import make_image
@@ -19,6 +21,7 @@ from shiplap.ops.rootfs import step_root
 from shiplap.ops.workbench import Workbench
 from shiplap.sandbox.spec import ProcessSpec, StepMount
 from shiplap.settings import Settings
+from shiplap.store.images import Resolved, no_such_platform
 from shiplap.store.results import built_key
 from shiplap.store.snapshots import EMPTY
 from shiplap.store.store import Store
@@ -38,13 +41,17 @@ def run_image(
     network: str = "host",
     volumes: Sequence[str] = (),
     isolation: str = "auto",
+    platform: str = "",
     cancel: threading.Event | None = None,
     sink: Sink = lambda fact: None,
 ) -> int:
-    """Run ``command`` (default: the image's own) in the image ``text`` of the store; its exit status."""
+    """Run ``command`` (default: the image's own) in the image ``text`` of the store; its exit status.
+
+    ``platform``: which of an index; without, this machine's if there is one, else the first.
+    """
     with Store(Path(settings.root)) as store, store.in_use():
         image = store.images.find(text)
-        resolved = store.images.resolve(image.digest, None)
+        resolved = _resolve(store, image.digest, platform)
         config = resolved.config.config
         runtime = runtime_for(isolation, settings)
         bench = Workbench(store=store, runtime=runtime, images=_AtHome(), sink=sink, cancel=cancel or threading.Event())
@@ -81,6 +88,20 @@ def run_image(
                 emulator=emulator_for(str(resolved.config.platform), bench),
             )
             return runtime().run(spec, output, bench.cancel).code
+
+
+def _resolve(store: Store, digest: Digest, platform: str) -> Resolved:
+    wanted = parse_platform(platform, native_platform()) if platform else native_platform()
+    try:
+        resolved = store.images.resolve(digest, wanted)
+    except ImageError as error:
+        if platform or error.code != "no-such-platform":
+            raise
+        return store.images.resolve(digest, None)
+    made = resolved.config.platform
+    if platform and made not in fitting_platforms(wanted):
+        raise no_such_platform(digest, wanted, [str(made)])
+    return resolved
 
 
 def _environment(own: Sequence[str], given: Sequence[str], home: str) -> tuple[str, ...]:

@@ -22,6 +22,12 @@ def run(name: str, argv: list[str]) -> int:
     )
     p.add_argument("--entrypoint", help="instead of the image's ENTRYPOINT")
     p.add_argument("--network", default="host", choices=("host", "none", "default"), help="network of the process")
+    p.add_argument(
+        "--platform",
+        default="",
+        metavar="PLATFORM",
+        help="of an index: os/architecture[/variant] (default: this machine's, else the first)",
+    )
     p.add_argument("--isolation", default="auto", choices=("auto", "oci", "native"), help="how it is isolated")
     p.add_argument("--rm", action="store_true", help="always so: accepted for habit's sake")
     p.add_argument("image", metavar="IMAGE")
@@ -56,5 +62,6 @@ def run(name: str, argv: list[str]) -> int:
             network=options.network,
             volumes=options.volume,
             isolation=options.isolation,
+            platform=options.platform,
             cancel=cancel,
         )

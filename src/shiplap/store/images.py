@@ -144,7 +144,8 @@ class Images:
         raw = self._blobs.read(digest)
         manifest = parse_manifest(raw, digest=digest)
         if isinstance(manifest, ImageIndex):
-            entry = select_manifest(manifest, platform) if platform is not None else manifest.manifests[0]
+            first = next(iter(manifest.manifests), None)
+            entry = select_manifest(manifest, platform) if platform is not None else first
             if entry is None:
                 raise no_such_platform(digest, platform, offered_platforms(manifest))
             return self.resolve(entry.digest, None)
@@ -184,7 +185,7 @@ def _seal(image: Image) -> int:
 def no_such_platform(name: str, platform: Platform | None, offered: list[str]) -> ImageError:
     """What is said of an image that has no manifest for ``platform``."""
     return ImageError(
-        f"no match for platform {platform} in {name}: it offers {', '.join(offered) or 'none'}",
+        f"no match for platform {platform or 'of any kind'} in {name}: it offers {', '.join(offered) or 'none'}",
         code="no-such-platform",
         hint="ask for one of these with --platform",
     )
