@@ -155,7 +155,7 @@ def assert_nothing_is_left(root: Path) -> None:
     """No temporary file, no lease, no lock of a piece of work."""
     assert os.listdir(root / "tmp") == []
     assert os.listdir(root / "leases") == []
-    assert set(os.listdir(root / "locks")) <= {"gate", "index", "index.new", "store"}
+    assert set(os.listdir(root / "locks")) <= {"gate", "index", "index.new", "settle", "store"}
 
 
 def digest_of_file(path: Path) -> str:

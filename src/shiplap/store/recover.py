@@ -15,7 +15,7 @@ from shiplap.store.snapshots import remove_directory
 if TYPE_CHECKING:
     from shiplap.store.store import Store
 
-_LOCKS = ("gate", "index", "index.new", "store")
+_LOCKS = ("gate", "index", "index.new", "settle", "store")
 """Lock files that stay; each other one is for one piece of work, and goes with it."""
 
 

@@ -175,7 +175,14 @@ class Store:
             return
 
         def settle() -> None:
-            with suppress(StoreError, OSError):  # the store was closed meanwhile; the next build tries again
+            # One of several builds at a time: each sync(2) waits for all that is written, by the others too, and until it
+            # returns a process cannot end. (syncfs(2) of the same disk took no less time.)
+            with (
+                suppress(StoreError, OSError),  # the store was closed meanwhile; the next build tries again
+                locked(str(self.root / "locks" / "settle"), wait=False) as ours,
+            ):
+                if not ours:
+                    return
                 packed = self.index.rows("SELECT snapshot, compression FROM layer_blobs WHERE boot=?", boot)
                 os.sync()
                 with self.index.transaction() as run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ def test_directories_too_deep_below_each_other_are_an_error_that_says_so(tmp_pat
         os.close(opened)
         opened = below
     os.close(opened)
-    with pytest.raises(TreeError, match="too deep below each other") as caught:
-        build(tmp_path, root=tmp_path.parent / "store")
-    assert caught.value.code == "too-deep"
+    try:
+        with pytest.raises(TreeError, match="too deep below each other") as caught:
+            build(tmp_path, root=tmp_path.parent / "store")
+        assert caught.value.code == "too-deep"
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # pytest's own way to clear up is recursive
