@@ -203,7 +203,7 @@ def test_attestations_as_referrers(shiplap: Shiplap, context: Path, registry: st
     assert "referrers=true is for images that are pushed" in refused.stderr
 
 
-def test_into_docker(shiplap: Shiplap, context: Path, dockerd: str) -> None:
+def test_into_docker(shiplap: Shiplap, context: Path, dockerd: str, tmp_path: Path) -> None:
     shiplap.run("build", "-q", "-t", "into-docker:1", "-o", "type=docker", context, DOCKER_HOST=dockerd)
     listed = subprocess.run([program("docker"), "-H", dockerd, "images", "-q", "into-docker"], capture_output=True)
     assert listed.stdout.strip()
@@ -211,6 +211,8 @@ def test_into_docker(shiplap: Shiplap, context: Path, dockerd: str) -> None:
     listed = subprocess.run([program("docker"), "-H", dockerd, "images", "-q", "loaded"], capture_output=True)
     assert listed.stdout.strip(), "of several platforms this machine's"
     assert "loaded:1" in shiplap.run("images").stdout
+    alone = shiplap.run("build", "--load", "-t", "alone:1", context, XDG_RUNTIME_DIR=str(tmp_path)).stderr
+    assert "ERROR" not in alone
     refused = shiplap.run("build", "--load", context, check=False, DOCKER_HOST="unix:///nowhere.sock")
     assert "[no-engine]" in refused.stderr, "who names an engine wants it"
     none = shiplap.run("build", "-o", "type=docker", context, check=False, DOCKER_HOST="unix:///nowhere.sock")

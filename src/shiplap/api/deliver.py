@@ -177,12 +177,13 @@ class _Delivery:
         """Put the image into the store and into the running Docker or Podman. Without one the store alone has it: only who
         has said where an engine is gets an error if it is not there.
         """
-        try:
+        from shiplap.images.engine import answers
+
+        named = {"DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINER_HOST"} & dict(self._settings.engine).keys()
+        if named or answers(self._settings.engines()):
             self._to_engine(Output("image"))
-        except ExportError as error:
-            named = {"DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINER_HOST"} & dict(self._settings.engine).keys()
-            if error.code != "no-engine" or named:
-                raise
+        else:
+            self._to_store(Output("image"))
 
     # -- each kind
 

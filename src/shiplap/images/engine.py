@@ -47,6 +47,15 @@ class EngineTarget:
             raise
 
 
+def answers(engines: Sequence[Engine]) -> bool:
+    """Whether one of them can be spoken to."""
+    try:
+        with _connected(engines):
+            return True
+    except ExportError:
+        return False
+
+
 def load_archive(engines: Sequence[Engine], pieces: Iterable[bytes]) -> str:
     """Let the engine read the docker archive that ``pieces`` are, as it is made; what it says it loaded.
 
