@@ -15,7 +15,7 @@ test: setup ## all tests
 	@.venv/bin/python -m pytest -q -n 2 --dist loadgroup
 
 soak: setup ## the store's tests in full: every kill point, 300 kills at random, 100 damages, 3 minutes of loops; an hour or two
-	@SHIPLAP_SOAK=1 .venv/bin/python -m pytest -q -s -n 2 tests/integration/test_store_*.py
+	@SHIPLAP_SOAK=1 .venv/bin/python -m pytest -q -s -n 2 tests/integration/test_store_*.py tests/integration/test_layers_many.py
 
 check: setup ## lint, types, import rules
 	@.venv/bin/ruff check .

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import Shiplap
+from kit import SOAK, Shiplap
 
 CONTEXT = """FROM many AS many
 RUN test "$(cat /d/low)" = 1 && test ! -e /gone && test ! -e /o/old && cat /o/new && ls /d | wc -l > /count
@@ -121,6 +121,7 @@ def test_six_hundred_layers_every_way(
         assert "works on a copy" not in said
 
 
+@pytest.mark.skipif(not SOAK, reason="takes a minute and a half: make soak")
 def test_a_thousand_layers_are_copied(shiplap: Shiplap, archives: dict[str, Path], archive: Path) -> None:
     """Over 999 the steps work on copies, and the build says so once."""
     image = many_layers(archive / "1010.tar", archives["busybox:latest"], 1010)
