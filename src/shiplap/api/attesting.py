@@ -13,7 +13,6 @@ from shiplap.api.context import Context
 from shiplap.api.request import Request, boolean, parse_fields
 from shiplap.errors import UsageError
 from shiplap.oci.platform import native_platform
-from shiplap.store.snapshots import EMPTY
 from shiplap.store.store import Store
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class Attesting:
                 from shiplap.sbom.spdx import PREDICATE, document
 
                 tool = f"shiplap-{__version__}"
-                with self._store.snapshots.tree(snapshot) if snapshot != EMPTY else _nothing() as tree:
+                with self._store.snapshots.tree(snapshot) as tree:
                     told = document(tree, plan.config.platform, now, tool, check)
                 made.append(Attestation(PREDICATE, told, attest.filename))
         return made
@@ -221,9 +220,3 @@ def _told(request: Request, arguments: Mapping[str, str]) -> dict[str, str]:
     if request.network != "default":
         told["force-network-mode"] = request.network
     return told
-
-
-def _nothing() -> Any:
-    from shiplap.trees.tree import Tree
-
-    return Tree(())

@@ -31,7 +31,6 @@ from shiplap.settings import Settings
 from shiplap.store.index import now
 from shiplap.store.results import Result as SolvedResult
 from shiplap.store.results import built_key
-from shiplap.store.snapshots import EMPTY
 from shiplap.store.store import Store
 from shiplap.trees.tree import Tree
 
@@ -237,7 +236,9 @@ class _Delivery:
 
         title = "exporting to client " + ("directory" if output.type == "local" else "tarball")
         with telling(self._sink, f"{output.type} {output.dest}", title), ExitStack() as held:
-            trees = {built.platform: held.enter_context(self._tree(built)) for built in self._built}
+            trees = {
+                built.platform: held.enter_context(self._store.snapshots.tree(built.snapshot)) for built in self._built
+            }
             split = output.flag("platform-split", len(self._built) > 1)
             parts = folders(trees, split, self._beside(trees, output, split))
             if output.type == "local":
@@ -374,9 +375,6 @@ class _Delivery:
     def _now(self) -> int:
         """The time of what is written, in seconds: that of the build's epoch, if it has one."""
         return self._epoch if self._epoch is not None else int(now())
-
-    def _tree(self, built: Built) -> Tree:
-        return self._store.snapshots.tree(built.snapshot) if built.snapshot != EMPTY else Tree(())
 
     def _to_file(self, dest: str, write: Callable[[BinaryIO], None]) -> None:
         if dest == "-":

@@ -22,7 +22,6 @@ from shiplap.graph.node import About, Node
 from shiplap.graph.operations import NO_INPUT, Copy, FileChange, GitSource, HttpSource, LocalSource
 from shiplap.ops.workbench import Workbench
 from shiplap.settings import Settings
-from shiplap.store.snapshots import EMPTY
 from shiplap.trees.root import find
 from shiplap.trees.tree import Tree
 
@@ -110,8 +109,7 @@ def _tree(node: Node, bench: Workbench) -> Tree:
 
     driver = Driver([node], bench, 1)
     driver.solve()
-    result = driver.result(node)
-    return bench.store.snapshots.tree(result) if result != EMPTY else Tree(())
+    return bench.store.snapshots.tree(driver.result(node))
 
 
 def is_archive(head: bytes) -> bool:

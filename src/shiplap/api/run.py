@@ -68,7 +68,7 @@ def run_image(
         )
         if not args:
             raise UsageError(f"{text} names no command", code="no-command", hint=f"shiplap run {text} COMMAND")
-        directories = tuple(store.snapshots.directories(snapshot)) if snapshot != EMPTY else ()
+        directories = tuple(store.snapshots.directories(snapshot))
         with ExitStack() as held:
             draft = held.enter_context(store.snapshots.draft(snapshot))
             tree = held.enter_context(Tree(directories)) if directories else None

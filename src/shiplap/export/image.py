@@ -14,7 +14,7 @@ from shiplap.oci.config import History, ImageConfig, RootFS, encode_config
 from shiplap.oci.digest import Digest
 from shiplap.oci.manifest import Descriptor, Manifest, PlatformFields, encode_manifest, prepare
 from shiplap.oci.platform import Platform
-from shiplap.store.snapshots import EMPTY, LayerBlob, Snapshot
+from shiplap.store.snapshots import LayerBlob, Snapshot
 from shiplap.store.store import Store
 from shiplap.trees.tree import Tree
 
@@ -94,7 +94,7 @@ def assemble(
     ``config.history`` has entries without a time for what this build made; they are dated here, as BuildKit does.
     """
     packing = packing.checked()
-    chain = list(reversed(store.snapshots.chain(snapshot))) if snapshot != EMPTY else []
+    chain = list(reversed(store.snapshots.chain(snapshot)))
     layers = _layers(store, chain, packing, check)
     times = [None if _from_image(store, item) else item.created for item in chain]
     history = date_history(config.history or (), times, epoch)
@@ -139,7 +139,7 @@ def packed_layers(store: Store, snapshot: str, packing: Packing) -> list[Descrip
     """The layers of ``snapshot``, bottom up, as ``packing`` has them; none if one is not packed yet."""
     kind = media_types.as_docker if packing.docker_types else media_types.as_oci
     found = []
-    for item in reversed(store.snapshots.chain(snapshot)) if snapshot != EMPTY else ():
+    for item in reversed(store.snapshots.chain(snapshot)):
         layer = _packed(store, item, packing)
         if layer is None:
             return []

@@ -242,8 +242,7 @@ class Driver:
     def _tree(self, node: Node) -> Tree:
         if isinstance(node.operation, LocalSource):
             return open_context(node.operation, self._bench)
-        result = self._solver.result(node)
-        return self._bench.store.snapshots.tree(result) if result != EMPTY else Tree(())
+        return self._bench.store.snapshots.tree(self._solver.result(node))
 
     # -- content digests
 

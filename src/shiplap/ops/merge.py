@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shiplap.ops.workbench import Workbench
-from shiplap.store.snapshots import EMPTY
 
 
 def merge(inputs: Sequence[str], bench: Workbench, about: str) -> str:
@@ -13,6 +12,6 @@ def merge(inputs: Sequence[str], bench: Workbench, about: str) -> str:
     snapshots = bench.store.snapshots
     top = inputs[0]
     for other in inputs[1:]:
-        for layer in reversed(snapshots.chain(other) if other != EMPTY else []):
+        for layer in reversed(snapshots.chain(other)):
             top = snapshots.stack(top, layer.layer, about).id
     return top

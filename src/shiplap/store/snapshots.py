@@ -165,7 +165,7 @@ class Snapshots:
         return snapshot
 
     def chain(self, id: str) -> list[Snapshot]:
-        """The snapshot and those beneath it, top first; raises StoreError(code="snapshot-missing")."""
+        """The snapshot and those beneath it, top first; none for EMPTY. Raises StoreError(code="snapshot-missing")."""
         found: list[Snapshot] = []
         while id != EMPTY:
             snapshot = self.get(id)
@@ -287,7 +287,7 @@ class Snapshots:
         return [self.diff(snapshot) for snapshot in self.chain(id)]
 
     def tree(self, id: str) -> Tree:
-        """The snapshot's file system; a context manager."""
+        """The snapshot's file system (EMPTY: one without files); a context manager."""
         return Tree([self.source(snapshot) for snapshot in self.chain(id)])
 
     def blob(self, id: str, compression: str) -> LayerBlob | None:
