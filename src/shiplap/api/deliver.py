@@ -314,14 +314,14 @@ class _Delivery:
         if not self._attesting.asked:
             return []
         from shiplap.export.attestation import write_attestations
-        from shiplap.export.provenance import package_url
+        from shiplap.export.provenance import image_url
 
         entries = []
         for built, image in zip(self._built, images, strict=True):
             made = self._attesting.attestations(built.plan, built.snapshot, packing, self._now(), self._check)
             if not made:
                 continue
-            subjects = [package_url("docker", name, built.platform) for name in names]
+            subjects = [image_url(name, built.platform) for name in names]
             entries.append(write_attestations(self._store, image.manifest, made, subjects, artifact))
         return entries
 

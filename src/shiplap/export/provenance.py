@@ -6,7 +6,6 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -17,6 +16,7 @@ from shiplap.graph.node import Node, walk
 from shiplap.graph.operations import GitSource, HttpSource, ImageSource, LocalSource, Run
 from shiplap.oci.manifest import Descriptor
 from shiplap.oci.platform import Platform, parse_platform
+from shiplap.oci.purl import package_url
 from shiplap.oci.reference import parse_reference
 
 PREDICATES = {"v1": "https://slsa.dev/provenance/v1", "v0.2": "https://slsa.dev/provenance/v0.2"}
@@ -243,7 +243,7 @@ def _materials(nodes: Sequence[Node], origin: Origin) -> list[dict[str, Any]]:
         operation = node.operation
         if isinstance(operation, ImageSource):
             reference, digest = as_resolved(operation, origin.images)
-            images[package_url("docker", reference, parse_platform(operation.platform))] = digest
+            images[image_url(reference, parse_platform(operation.platform))] = digest
         elif isinstance(operation, HttpSource | GitSource):
             others[type(operation)][_address(operation)] = origin.pins.get(node.digest, operation.checksum)
     found = [item for kind in (images, *others.values()) for item in sorted(kind.items())]
@@ -261,20 +261,12 @@ def _address(source: HttpSource | GitSource) -> str:
     return redacted(source.url) + (f"#{ref}" if ref else "")
 
 
-def package_url(kind: str, reference: str, platform: Platform | None) -> str:
-    """A reference as a package URL (purl-spec): ``pkg:docker/busybox@latest?platform=linux%2Famd64``."""
+def image_url(reference: str, platform: Platform | None) -> str:
+    """A reference as a package URL: ``pkg:docker/busybox@latest?platform=linux%2Famd64``."""
     parsed = parse_reference(reference)
-    name, _, digest = parsed.familiar().partition("@")
-    head, colon, tag = name.rpartition(":")
-    if not colon or "/" in tag:
-        head, tag = name, "" if digest else "latest"
-    qualifiers = [("digest", digest)] if digest else []
-    if platform is not None:
-        qualifiers.append(("platform", str(platform)))
-    text = f"pkg:{kind}/" + "/".join(quote(part, safe=":") for part in head.split("/"))
-    if tag:
-        text += f"@{quote(tag, safe='')}"
-    return text + ("?" + "&".join(f"{key}={quote(value, safe=':')}" for key, value in qualifiers) if qualifiers else "")
+    name = parsed._replace(tag="", digest="").familiar()
+    qualifiers = {"digest": parsed.digest, "platform": str(platform) if platform is not None else ""}
+    return package_url("docker", name, parsed.tag, qualifiers)
 
 
 def _time(seconds: float) -> str:

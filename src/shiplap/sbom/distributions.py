@@ -7,7 +7,8 @@ import struct
 from collections.abc import Iterator
 from contextlib import closing
 
-from shiplap.sbom.package import Package, package_url
+from shiplap.oci.purl import package_url
+from shiplap.sbom.package import Package
 
 _NAME_LIMIT = 100
 _RPM_TAGS = {1000: "name", 1001: "version", 1002: "release", 1003: "epoch", 1014: "license", 1022: "arch"}

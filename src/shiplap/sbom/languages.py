@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Iterator
 
-from shiplap.sbom.package import Package, package_url
+from shiplap.oci.purl import package_url
+from shiplap.sbom.package import Package
 
 GO_MAGIC = b"\xff Go buildinf:"
 _GO_STRINGS = 2
@@ -46,8 +47,7 @@ def read_npm(text: str, path: str) -> Iterator[Package]:
         text.encode("utf-8", "replace").decode() if isinstance(text, str) else "" for text in told
     )
     if name and version:
-        url = package_url("npm", name.replace("@", "%40", 1) if name.startswith("@") else name, version)
-        yield Package(name, version, url.replace("%2540", "%40"), path, license)
+        yield Package(name, version, package_url("npm", name, version), path, license)
 
 
 def read_go(data: bytes, path: str) -> Iterator[Package]:
