@@ -53,7 +53,12 @@ def index_entries(root: Descriptor, names: Sequence[str], created: str, tag: str
     return entries
 
 
-def replaces(new: Descriptor, entry: Descriptor) -> bool:
+def merged(known: Sequence[Descriptor], new: Sequence[Descriptor]) -> list[Descriptor]:
+    """The entries of an index that were there, but for those that ``new`` ones take the place of, and then the new."""
+    return [*(entry for entry in known if not any(_replaces(each, entry) for each in new)), *new]
+
+
+def _replaces(new: Descriptor, entry: Descriptor) -> bool:
     """Whether ``new`` takes the place of ``entry`` in an index: the same name, or the same image where neither has one."""
     keys = (NAME_ANNOTATION, REF_ANNOTATION)
     fresh, old = ([each.annotations.get(key, "") for key in keys] for each in (new, entry))
@@ -175,5 +180,4 @@ def _with_others(path: Path, raw: bytes) -> bytes:
     ours = parse_manifest(raw)
     if not isinstance(known, Index) or not isinstance(ours, Index):
         return raw
-    kept = [entry for entry in known.manifests if not any(replaces(new, entry) for new in ours.manifests)]
-    return encode_index([*kept, *ours.manifests])
+    return encode_index(merged(known.manifests, ours.manifests))

@@ -12,13 +12,13 @@ import msgspec
 from shiplap.errors import ExportError, ImageError
 from shiplap.export.archive import (
     LAYOUT_FILE,
-    NAME_ANNOTATION,
     REF_ANNOTATION,
     blob_path,
     docker_entry,
     encode_index,
     index_entries,
     layout_pieces,
+    merged,
 )
 from shiplap.export.aside import locked, replacing, writing
 from shiplap.export.moments import format_time
@@ -158,11 +158,10 @@ class LayoutTarget:
                 out.write(raw)
         named, tag = called(transfer, self._tag, full=False)
         entries = _entries(named, tag, format_time(int(time.time())))
-        kept = [entry for entry in known if not any(_same(entry, new) for new in entries)]
         with replacing(self._path / "oci-layout") as out:
             out.write(LAYOUT_FILE)
         with replacing(self._path / "index.json") as out:
-            out.write(encode_index([*kept, *entries]))
+            out.write(encode_index(merged(known, entries)))
 
     def _has(self, blob: Descriptor) -> bool:
         path = self._path / blob_path(blob.digest)
@@ -191,10 +190,3 @@ class LayoutTarget:
         if not isinstance(index, Index):
             raise ImageError(f"index.json of {self.title} is no index", code="invalid-archive")
         return index.manifests
-
-
-def _same(entry: Descriptor, new: Descriptor) -> bool:
-    """Whether ``new`` takes the place of ``entry``: the same name, or the same image where neither has one."""
-    keys = (NAME_ANNOTATION, REF_ANNOTATION)
-    old, fresh = ([each.annotations.get(key, "") for key in keys] for each in (entry, new))
-    return old == fresh if any(fresh) else entry.digest == new.digest and not any(old)
