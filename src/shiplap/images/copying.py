@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from shiplap.errors import ImageError, Place
 from shiplap.events.facts import Sink
-from shiplap.images.choose import DEEPEST_INDEX, MOST_MANIFESTS, choose_manifest
-from shiplap.images.place import Source, Target, Transfer
+from shiplap.images.choose import choose_manifest
+from shiplap.images.place import MOST_MANIFESTS, Source, Target, Transfer
+from shiplap.oci.choose import DEEPEST_INDEX
 from shiplap.oci.digest import Digest
 from shiplap.oci.manifest import Descriptor, Index, parse_manifest
 from shiplap.oci.platform import Platform, native_platform

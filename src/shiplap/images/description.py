@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from shiplap.errors import ImageError
-from shiplap.images.choose import DEEPEST_INDEX, MOST_MANIFESTS
 from shiplap.images.gotemplate import Moment, Record, render
-from shiplap.images.place import Source, read_small
+from shiplap.images.place import MOST_MANIFESTS, Source, read_small
 from shiplap.oci import media_types
+from shiplap.oci.choose import DEEPEST_INDEX
 from shiplap.oci.config import CONFIG_LIMIT
 from shiplap.oci.digest import Digest
 from shiplap.oci.manifest import Descriptor, Index, Manifest, PlatformFields, decode_json, parse_manifest

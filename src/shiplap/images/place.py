@@ -14,6 +14,8 @@ from shiplap.oci.manifest import Descriptor
 from shiplap.oci.reference import Reference
 
 CHUNK = 1 << 20
+MOST_MANIFESTS = 10_000
+"""How many manifests an image may be made of, all indexes together."""
 
 
 class Source(Protocol):

@@ -7,20 +7,15 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from shiplap.errors import ImageError, Place, RegistryError
+from shiplap.errors import RegistryError
+from shiplap.oci.choose import choose_manifest
 from shiplap.oci.config import CONFIG_LIMIT, ImageConfig, parse_config
 from shiplap.oci.digest import Digest
-from shiplap.oci.manifest import Descriptor, Index, Manifest, offered_platforms, parse_manifest, select_manifest
+from shiplap.oci.manifest import Descriptor
 from shiplap.oci.platform import Platform
 from shiplap.oci.reference import Reference
 from shiplap.registry.client import Registry
 from shiplap.registry.side_by_side import side_by_side
-
-DEEPEST_INDEX = 4
-"""How many indexes may stand one within another."""
-
-MOST_CONFIGS = 16
-"""How many manifests of unstated platform are looked into."""
 
 Known = Callable[[Digest], bytes | None]
 Have = Callable[[Digest], bool]
@@ -55,13 +50,12 @@ def resolve_image(
     """Manifest and config for ``platform``, no layers: what a stage needs of its base before any layer is read.
 
     ``known`` looks up manifests and configs at home by digest. A single manifest is taken as it is, whatever platform
-    its config names, as BuildKit does. Raises RegistryError and ImageError(code="no-platform").
+    its config names, as BuildKit does. Raises RegistryError and ImageError(code="no-such-platform").
     """
     top, raw = registry.resolve(ref, known)
-    descriptor, manifest_raw = _choose(registry, ref, platform, top, raw, known)
-    manifest = parse_manifest(manifest_raw, descriptor.media_type, descriptor.digest)
-    assert isinstance(manifest, Manifest)
-    config_raw = _config_bytes(registry, ref, manifest, known)
+    repository = _Repository(registry, ref, known)
+    descriptor, manifest_raw, manifest = choose_manifest(repository, platform, top, raw)
+    config_raw = repository.config(manifest.config)
     parse_config(config_raw)
     indexed = top.digest != descriptor.digest
     return FetchedImage(
@@ -146,59 +140,22 @@ def _until(stop: threading.Event, chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _choose(
-    registry: Registry,
-    ref: Reference,
-    platform: Platform,
-    descriptor: Descriptor,
-    raw: bytes,
-    known: Known | None,
-) -> tuple[Descriptor, bytes]:
-    for _ in range(DEEPEST_INDEX + 1):
-        parsed = parse_manifest(raw, descriptor.media_type, descriptor.digest)
-        if isinstance(parsed, Manifest):
-            return descriptor, raw
-        chosen = select_manifest(parsed, platform) or _by_config(registry, ref, platform, parsed, known)
-        if chosen is None:
-            offered = ", ".join(dict.fromkeys(offered_platforms(parsed))) or "none that is named"
-            raise ImageError(
-                f"{ref.familiar()} has no image for {platform}; it offers: {offered[:1000]}",
-                code="no-platform",
-                where=Place(blob=descriptor.digest),
-                hint="choose one of those with --platform, or another tag",
-            )
-        descriptor, raw = chosen, _manifest_bytes(registry, ref, chosen, known)
-    raise ImageError(f"{ref.familiar()} has indexes more than {DEEPEST_INDEX} deep", code="index-too-deep")
+class _Repository:
+    """The image where it is, behind what is at home already: an Origin to choose from."""
 
+    def __init__(self, registry: Registry, ref: Reference, known: Known | None) -> None:
+        self.title = ref.familiar()
+        self._registry = registry
+        self._ref = ref
+        self._known: Known = known or (lambda digest: None)
 
-def _by_config(
-    registry: Registry,
-    ref: Reference,
-    platform: Platform,
-    index: Index,
-    known: Known | None,
-) -> Descriptor | None:
-    # Entries may leave their platform out (some tools write such indexes of one); then the config says it.
-    for entry in [entry for entry in index.manifests if entry.platform is None][:MOST_CONFIGS]:
-        parsed = parse_manifest(_manifest_bytes(registry, ref, entry, known), entry.media_type, entry.digest)
-        if isinstance(parsed, Index):
-            if select_manifest(parsed, platform) is not None:
-                return entry
-        elif not parsed.artifact_type and parsed.config.size <= CONFIG_LIMIT:
-            try:
-                config = parse_config(_config_bytes(registry, ref, parsed, known))
-            except ImageError:
-                continue
-            if config.platform.satisfies(platform):
-                return entry
-    return None
+    def holds(self, descriptor: Descriptor) -> bool:
+        return True
 
+    def manifest(self, descriptor: Descriptor) -> bytes:
+        raw = self._known(descriptor.digest)
+        return raw if raw is not None else self._registry.manifest(self._ref, descriptor)
 
-def _manifest_bytes(registry: Registry, ref: Reference, descriptor: Descriptor, known: Known | None) -> bytes:
-    raw = known(descriptor.digest) if known is not None else None
-    return raw if raw is not None else registry.manifest(ref, descriptor)
-
-
-def _config_bytes(registry: Registry, ref: Reference, manifest: Manifest, known: Known | None) -> bytes:
-    raw = known(manifest.config.digest) if known is not None else None
-    return raw if raw is not None else registry.read_blob(ref, manifest.config, CONFIG_LIMIT)
+    def config(self, descriptor: Descriptor) -> bytes:
+        raw = self._known(descriptor.digest)
+        return raw if raw is not None else self._registry.read_blob(self._ref, descriptor, CONFIG_LIMIT)

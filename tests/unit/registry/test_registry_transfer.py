@@ -91,7 +91,7 @@ def test_the_platform_is_chosen_from_an_index(server: MemoryRegistry, client: Re
         assert found.index_descriptor is not None and found.index_descriptor.digest == digest_of(raw)
     with pytest.raises(ImageError) as caught:
         resolve_image(client, ref, parse_platform("linux/s390x"))
-    assert caught.value.code == "no-platform"
+    assert caught.value.code == "no-such-platform"
     assert "linux/amd64, linux/arm64, linux/arm/v7" in str(caught.value) and "unknown" not in str(caught.value)
 
 
