@@ -101,7 +101,16 @@ def test_a_build_killed_at_any_point(killer: Killer, mode: int, share: int) -> N
     attempts.told(f"kills of {'all' if mode == FREEZE else 'the first'}")
 
 
-@pytest.mark.parametrize("command", [["prune", "--all", "--force"], ["prune", "--keep", "1"], ["rmi", "it"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["prune", "--all", "--force"],
+        ["prune", "--force", "--keep", "1"],
+        ["prune", "--force", "--max-used-space", "3m"],
+        ["rmi", "it"],
+    ],
+    ids=["all", "keep", "max-used-space", "rmi"],
+)
 def test_what_removes_things_killed_at_any_point(killer: Killer, command: list[str]) -> None:
     killer.run(*build(killer.directory))
     wanted = killing.digest_of_file(killer.directory / "o.tar")
