@@ -164,8 +164,8 @@ class Attesting:
         return told
 
     def _origin(self, plan: Plan, packing: Packing, now: float) -> Origin:
-        from shiplap.export.addresses import redacted
         from shiplap.export.provenance import Origin
+        from shiplap.oci.addresses import redacted
 
         request, context = self._request, self._context
         remote = context.source is not None
@@ -198,7 +198,7 @@ class Attesting:
 
 def _told(request: Request, arguments: Mapping[str, str]) -> dict[str, str]:
     """The request as BuildKit's frontend has it (frontend/dockerui/config.go)."""
-    from shiplap.export.addresses import redacted
+    from shiplap.oci.addresses import redacted
 
     told = {f"build-arg:{name}": value for name, value in arguments.items()}
     for name, value in arguments.items():

@@ -25,6 +25,7 @@ from shiplap.dockerfile.parse import parse
 from shiplap.errors import Interrupted, ShiplapError, StepError, StoreError, TreeError, UsageError
 from shiplap.events.facts import BuildFinished, BuildStarted, Fact, Sink, Warned
 from shiplap.events.record import Record
+from shiplap.oci.addresses import redacted
 from shiplap.ops.driver import Driver
 from shiplap.ops.foreign import check_platforms
 from shiplap.ops.workbench import LocalContext, Workbench
@@ -254,7 +255,7 @@ class _Build:
         self._sink = self._log = record
         context = "-" if request.context_data is not None else str(request.context)
         dockerfile = "-" if request.dockerfile_data is not None else str(request.dockerfile or "")
-        record(BuildStarted(began, _without_secrets(context), dockerfile, request.target, request.tags, record.id))
+        record(BuildStarted(began, redacted(context), dockerfile, request.target, request.tags, record.id))
 
     def _name_log(self, error: ShiplapError) -> None:
         """Tell how to read all that the failed step wrote."""
@@ -346,15 +347,6 @@ class _Build:
 
 def _text(piece: bytes | tuple[str, int]) -> str | tuple[str, int]:
     return piece.decode("latin-1") if isinstance(piece, bytes) else piece
-
-
-def _without_secrets(context: str) -> str:
-    """An address without name and password, and without its query, where signed addresses carry theirs."""
-    scheme, separator, rest = context.partition("://")
-    if not separator:
-        return context
-    place, slash, path = rest.partition("/")
-    return f"{scheme}://{place.rpartition('@')[2].partition('?')[0]}{slash}{path.partition('?')[0]}"
 
 
 def _reader(secret: Secret, environ: Mapping[str, str]) -> Callable[[], bytes]:

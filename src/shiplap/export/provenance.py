@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from shiplap.errors import UsageError
-from shiplap.export.addresses import redacted
 from shiplap.export.steps import Steps, as_resolved
 from shiplap.graph.node import Node, walk
 from shiplap.graph.operations import GitSource, HttpSource, ImageSource, LocalSource, Run
+from shiplap.oci.addresses import redacted
 from shiplap.oci.manifest import Descriptor
 from shiplap.oci.platform import Platform, parse_platform
 from shiplap.oci.purl import package_url

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from shiplap.export.addresses import redacted
 from shiplap.graph.node import Node, walk
 from shiplap.graph.operations import (
     NO_INPUT,
@@ -26,6 +25,7 @@ from shiplap.graph.operations import (
     Mount,
     Run,
 )
+from shiplap.oci.addresses import redacted
 from shiplap.oci.platform import parse_platform
 
 _MOUNTS = {"bind": 0, "secret": 1, "ssh": 2, "cache": 3, "tmpfs": 4}

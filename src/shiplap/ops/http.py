@@ -98,9 +98,9 @@ class _Fetch:
         self._host = ""
 
     def run(self) -> Remembered:
+        from shiplap.oci.addresses import bare
         from shiplap.registry.connection import Connections, Timing
         from shiplap.registry.cutting import cut_when
-        from shiplap.registry.failure import bare_url
         from shiplap.registry.patience import Patience
 
         timing = Timing(attempts=3)
@@ -114,7 +114,7 @@ class _Fetch:
                 hint = "check the address, the network and the proxy settings"
             message = error.message
             if not message.startswith(("GET ", "digest ")):
-                message = f"{bare_url(self._operation.url)}: {message}"
+                message = f"{bare(self._operation.url)}: {message}"
             raise ContextError(message, code=error.code, hint=hint) from None
         finally:
             connections.close()
@@ -237,10 +237,10 @@ class _Fetch:
         return Remembered(id, digests, etag, validator)
 
     def _mismatch(self, got: str) -> RegistryError:
-        from shiplap.registry.failure import bare_url
+        from shiplap.oci.addresses import bare
 
         return RegistryError(
-            f"digest mismatch for {bare_url(self._operation.url)}: {got} (expected: {self._operation.checksum})",
+            f"digest mismatch for {bare(self._operation.url)}: {got} (expected: {self._operation.checksum})",
             code="digest-mismatch",
             hint="the file is not the one that was meant, or --checksum is out of date",
         )
@@ -248,16 +248,18 @@ class _Fetch:
 
 def take_credentials(url: str) -> tuple[str, str]:
     """``url`` without name and password, and the Authorization header they make ("" if there are none)."""
-    scheme, separator, rest = url.partition("://")
-    end = min((place for place in map(rest.find, "/?#") if place >= 0), default=len(rest))
-    user, at, host = rest[:end].rpartition("@")
-    if not at:
+    from shiplap.oci.addresses import parse_address
+
+    address = parse_address(url)
+    if address is None:
         return url, ""
+    if not address.user:
+        return address.plain, ""
     from urllib.parse import unquote_to_bytes
 
-    name, _, password = user.partition(":")
+    name, _, password = address.user.partition(":")
     pair = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
-    return f"{scheme}{separator}{host}{rest[end:]}", "Basic " + b64encode(pair).decode()
+    return address.plain, "Basic " + b64encode(pair).decode()
 
 
 def header_value(secret: bytes, name: str) -> str:

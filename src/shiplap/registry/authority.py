@@ -17,11 +17,12 @@ import msgspec
 import urllib3.exceptions as wire
 
 from shiplap.errors import RegistryError
+from shiplap.oci.addresses import bare
 from shiplap.oci.manifest import prepare
 from shiplap.registry.address import Reach
 from shiplap.registry.challenge import Challenge, parse_challenges
 from shiplap.registry.connection import Answer, Connections, Origin, join_url, split_url
-from shiplap.registry.failure import ERROR_LIMIT, Redactor, bare_url, refused, unreachable
+from shiplap.registry.failure import ERROR_LIMIT, Redactor, refused, unreachable
 from shiplap.registry.limits import asked_wait
 from shiplap.registry.patience import TRANSIENT, Patience, TryAgain
 from shiplap.settings import Credential, Network
@@ -173,7 +174,7 @@ class Authority:
             body = _TokenBody()
         text = body.token or body.access_token or ""
         if not re.fullmatch(r"[\x21-\x7e]+", text):
-            raise RegistryError(f"{bare_url(realm)} gave no usable token for {site.host}", code="token")
+            raise RegistryError(f"{bare(realm)} gave no usable token for {site.host}", code="token")
         if self._offline and body.refresh_token:
             self._redactor.hide(body.refresh_token)
             self.identity_token = body.refresh_token
@@ -203,7 +204,7 @@ class Authority:
                     if transient:
                         raise TryAgain(failure) from None
                     raise failure from None
-            raise RegistryError(f"{bare_url(url)}: too many redirects", code="redirects")
+            raise RegistryError(f"{bare(url)}: too many redirects", code="redirects")
 
         return self._patience.insist(once)
 
@@ -211,7 +212,7 @@ class Authority:
         if answer.status == 200:
             raw = answer.read(TOKEN_LIMIT)
             if len(raw) > TOKEN_LIMIT:
-                raise RegistryError(f"{bare_url(answer.url)}: token answer over {TOKEN_LIMIT} bytes", code="too-large")
+                raise RegistryError(f"{bare(answer.url)}: token answer over {TOKEN_LIMIT} bytes", code="too-large")
             return raw
         raw = answer.read(ERROR_LIMIT)
         login = self.login(site)
@@ -245,7 +246,7 @@ def _basic(credential: Credential) -> str:
 
 def _bad_realm(url: str, site: Site, why: str) -> RegistryError:
     return RegistryError(
-        f"{site.host} asks to fetch a token from {bare_url(url)}, which {why}",
+        f"{site.host} asks to fetch a token from {bare(url)}, which {why}",
         code="forbidden-realm",
         hint="if that is meant, name the token server's host:port in registries.conf with insecure = true",
     )

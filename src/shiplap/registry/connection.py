@@ -18,8 +18,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import Timeout, make_headers, parse_url
 
 from shiplap.errors import RegistryError
+from shiplap.oci.addresses import bare
 from shiplap.registry.address import Reach, literal_reach, reach_of
-from shiplap.registry.failure import bare_url
 from shiplap.settings import Network
 
 CHUNK = 1 << 20
@@ -46,7 +46,7 @@ def split_url(url: str) -> tuple[Origin, str]:
     except wire.LocationParseError:
         parts = urllib3.util.Url()
     if parts.scheme not in ("http", "https") or not parts.host or parts.auth:
-        raise RegistryError(f"not an address to follow: {bare_url(url)}", code="bad-address")
+        raise RegistryError(f"not an address to follow: {bare(url)}", code="bad-address")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return Origin(parts.scheme, parts.host.lower(), port), parts.request_uri
 
@@ -56,7 +56,7 @@ def join_url(base: str, location: str) -> str:
     try:
         return urljoin(base, location)
     except ValueError:
-        raise RegistryError(f"not an address to follow, given by {bare_url(base)}", code="bad-address") from None
+        raise RegistryError(f"not an address to follow, given by {bare(base)}", code="bad-address") from None
 
 
 class Body(Protocol):

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 import urllib3.exceptions as wire
-from urllib3.util import parse_url
 
 from shiplap.errors import RegistryError
+from shiplap.oci.addresses import bare
 from shiplap.oci.manifest import prepare
 from shiplap.registry.limits import rate_limit
 
@@ -35,15 +35,6 @@ class Redactor:
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "…")
         return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text)[:limit].strip()
-
-
-def bare_url(url: str) -> str:
-    """An address without name, password, query and fragment: signed addresses carry their secret in the query."""
-    try:
-        parts = parse_url(url)
-    except wire.LocationParseError:
-        return "(an address that cannot be read)"
-    return f"{parts.scheme}://{parts.netloc}{parts.path or '/'}"[:300]
 
 
 class _Complaint(msgspec.Struct, frozen=True):
@@ -87,7 +78,7 @@ def refused(
     if code == "rate-limited":
         limited, hint = rate_limit(headers, login_host, login)
         phrase = f"{phrase}: {limited}"
-    message = f"{method} {redactor.clean(bare_url(url))}: {phrase}" + (f": {said}" if said else "")
+    message = f"{method} {redactor.clean(bare(url))}: {phrase}" + (f": {said}" if said else "")
     return RegistryError(message, status=status, code=code, hint=hint)
 
 
@@ -128,12 +119,12 @@ def _advice(status: int, codes: set[str], host: str, said: str) -> _Advice:
 
 def unreachable(error: Exception, method: str, url: str, host: str) -> tuple[RegistryError, bool]:
     """The error for a request without an answer, and whether another try may help."""
-    no_answer = partial(_no_answer, f"{method} {bare_url(url)}")
+    no_answer = partial(_no_answer, f"{method} {bare(url)}")
     if isinstance(error, wire.ProxyError):
         return no_answer("the proxy does not answer", code="proxy", hint="check HTTPS_PROXY and NO_PROXY"), True
     if isinstance(error, wire.SSLError):
         reason = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error
-        return _tls(reason, f"{method} {bare_url(url)}", host)
+        return _tls(reason, f"{method} {bare(url)}", host)
     if isinstance(error, wire.NameResolutionError):
         return no_answer("no such host", code="unknown-host", hint="check the name and the DNS settings"), True
     # Before the time-outs: urllib3 derives this one from them.

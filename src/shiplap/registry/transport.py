@@ -12,10 +12,11 @@ from typing import NamedTuple, TypeVar
 import urllib3.exceptions as wire
 
 from shiplap.errors import RegistryError
+from shiplap.oci.addresses import bare
 from shiplap.registry.address import Reach
 from shiplap.registry.authority import Authority, Scopes, Site
 from shiplap.registry.connection import Answer, Body, Connections, Origin, join_url, split_url
-from shiplap.registry.failure import ERROR_LIMIT, Redactor, bare_url, refused, unreachable
+from shiplap.registry.failure import ERROR_LIMIT, Redactor, refused, unreachable
 from shiplap.registry.limits import asked_wait
 from shiplap.registry.patience import TRANSIENT, Patience, TryAgain
 
@@ -141,13 +142,13 @@ class Transport:
                 answer.discard()
             hops += 1
             url = self._redirected(url, location, call.site)
-        raise RegistryError(f"{bare_url(call.url)}: too many redirects", code="redirects")
+        raise RegistryError(f"{bare(call.url)}: too many redirects", code="redirects")
 
     def _redirected(self, url: str, location: str, site: Site) -> str:
         target = join_url(url, location)
         if split_url(url)[0].scheme == "https" and split_url(target)[0].scheme != "https":
             raise RegistryError(
-                f"{site.host} redirects from https to {bare_url(target)}",
+                f"{site.host} redirects from https to {bare(target)}",
                 code="forbidden-redirect",
                 hint="the registry's storage has to be reached by https too",
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shiplap.export.addresses import redacted
+from shiplap.oci.addresses import BARE_LIMIT, bare, redacted
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,21 @@ from shiplap.export.addresses import redacted
 )
 def test_crossed_out(address: str, told: str) -> None:
     assert redacted(address) == told
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("https://user:password@host:5000/v2/?sig=a#b", "https://host:5000/v2/"),
+        ("https://host?a=b", "https://host/"),
+        ("https://host/a\x1b[31m\nb", "https://host/a%1B[31m%0Ab"),
+        ("/home/me?a", "/home/me?a"),
+        ("git@host:team/app.git", "git@host:team/app.git"),
+    ],
+)
+def test_bare(address: str, told: str) -> None:
+    assert bare(address) == told
+
+
+def test_bare_is_short() -> None:
+    assert len(bare("https://host/" + "a" * 1000)) == BARE_LIMIT
