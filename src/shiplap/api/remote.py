@@ -14,7 +14,6 @@ from shiplap.api.context import Context, dockerfile_in
 from shiplap.api.request import Request
 from shiplap.dockerfile.fault import Fault
 from shiplap.dockerfile.giturl import GitUrl, is_http, parse_git_url
-from shiplap.dockerfile.gotext import parse_bool
 from shiplap.dockerfile.options import NamedContext
 from shiplap.dockerfile.remote import git_context
 from shiplap.errors import ContextError, ImageError
@@ -22,6 +21,7 @@ from shiplap.graph.node import About, Node
 from shiplap.graph.operations import NO_INPUT, Copy, FileChange, GitSource, HttpSource, LocalSource
 from shiplap.ops.workbench import Workbench
 from shiplap.settings import Settings
+from shiplap.settings.boolean import parse_bool
 from shiplap.trees.root import find
 from shiplap.trees.tree import Tree
 

@@ -80,10 +80,11 @@ def boolean(text: str, default: bool, what: str) -> bool:
     """``true``, ``1``, ``false``, ``0`` (Go's ParseBool); empty is ``default``."""
     if text == "":
         return default
-    if text in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    if text in ("0", "f", "F", "false", "FALSE", "False"):
-        return False
+    from shiplap.settings.boolean import parse_bool
+
+    truth = parse_bool(text)
+    if truth is not None:
+        return truth
     raise UsageError(f"{what} must be true or false, not {text!r}", code="invalid-flag")
 
 

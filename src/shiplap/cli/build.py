@@ -16,6 +16,7 @@ from shiplap.cli.sizes import parse_size
 from shiplap.cli.view import progress_mode, view
 from shiplap.errors import ExportError, UsageError
 from shiplap.settings import Settings
+from shiplap.settings.boolean import parse_bool
 
 if TYPE_CHECKING:
     from shiplap.events.facts import Sink
@@ -219,12 +220,9 @@ def request_of(options: argparse.Namespace, settings: Settings) -> Any:
 def _attests(options: argparse.Namespace) -> list[str]:
     given: list[str] = []
     for kind, value in (("provenance", options.provenance), ("sbom", options.sbom)):
-        if value in ("1", "t", "T", "true", "TRUE", "True"):
-            given.append(f"type={kind}")
-        elif value in ("0", "f", "F", "false", "FALSE", "False"):
-            given.append(f"type={kind},disabled=true")
-        elif value:
-            given.append(f"type={kind},{value}")
+        truth = parse_bool(value)
+        if value:
+            given.append(f"type={kind}" + {True: "", False: ",disabled=true", None: f",{value}"}[truth])
     return [*given, *(options.attest or ())]  # of two of a type the later counts
 
 

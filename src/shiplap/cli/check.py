@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shiplap.api.checking import Checked
     from shiplap.api.request import Request
     from shiplap.settings import Settings
+from shiplap.settings.boolean import parse_bool
 
 _EPILOG = """rules: those of BuildKit (docs.docker.com/reference/build-checks), and five that need the stage graph:
   StageNeverReached, CopyOfMissingPath, CacheHostileOrder, SecretInLayer, CompilerInFinalStage
@@ -69,7 +70,7 @@ def call(text: str, request: Request, settings: Settings) -> int:
         if key == "format" and equals:
             form = value
         elif key == "ignorestatus" and equals:
-            ignore = value.lower() in ("1", "t", "true")
+            ignore = parse_bool(value) is True
         elif equals or what:
             raise UsageError(f"invalid --call {text!r}", code="bad-command-line", hint="--call=check,format=json")
         else:

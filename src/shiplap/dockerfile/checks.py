@@ -13,9 +13,10 @@ import msgspec
 
 from shiplap.dockerfile.directives import Directives
 from shiplap.dockerfile.fault import Fault, Source
-from shiplap.dockerfile.gotext import parse_bool, quote
+from shiplap.dockerfile.gotext import quote
 from shiplap.dockerfile.instructions import Arg, Dockerfile, Stage
 from shiplap.errors import Place
+from shiplap.settings.boolean import parse_bool
 
 RULES: Mapping[str, str] = {
     "StageNameCasing": "Stage names should be lowercase",

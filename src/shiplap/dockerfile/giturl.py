@@ -7,8 +7,9 @@ import re
 import msgspec
 
 from shiplap.dockerfile.fault import Fault
-from shiplap.dockerfile.gotext import parse_bool, quote
+from shiplap.dockerfile.gotext import quote
 from shiplap.dockerfile.paths import join
+from shiplap.settings.boolean import parse_bool
 
 _SCHEME = re.compile(r"([a-zA-Z0-9]+)://")
 _QUERY = ("ref", "tag", "branch", "subdir", "commit", "keep-git-dir", "submodules", "mtime", "fetch-by-commit")

@@ -83,15 +83,6 @@ def _decimal(value: int, scale: int) -> str:
     return f"{whole}.{rest:0{len(str(scale)) - 1}d}".rstrip("0") if rest else str(whole)
 
 
-_BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True)
-_BOOLEANS.update(dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False))
-
-
-def parse_bool(text: str) -> bool | None:
-    """``strconv.ParseBool``; None where Go has an error."""
-    return _BOOLEANS.get(text)
-
-
 def parse_uint(text: str, base: int, bits: int) -> int | None:
     """``strconv.ParseUint`` for bases 8 and 10; None where Go has an error."""
     if not re.fullmatch(r"[0-7]+" if base == 8 else r"[0-9]+", text, re.ASCII) or len(text) > 64:

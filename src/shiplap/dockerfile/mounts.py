@@ -8,8 +8,9 @@ from collections.abc import Callable
 import msgspec
 
 from shiplap.dockerfile.fault import Fault
-from shiplap.dockerfile.gotext import parse_bool, parse_uint, quote
+from shiplap.dockerfile.gotext import parse_uint, quote
 from shiplap.dockerfile.suggest import did_you_mean
+from shiplap.settings.boolean import parse_bool
 
 KINDS = ("bind", "cache", "tmpfs", "secret", "ssh")
 SHARING = ("shared", "private", "locked")

@@ -11,6 +11,7 @@ from shiplap.dockerfile.globals import platform_args
 from shiplap.dockerfile.instructions import Arg, ArgItem, Dockerfile, Instruction, Run
 from shiplap.dockerfile.options import LowerOptions
 from shiplap.dockerfile.survey import Survey
+from shiplap.settings.boolean import parse_bool
 
 _NAME = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 
@@ -95,7 +96,7 @@ def _mounts(command: Run, secrets: dict[str, dict[str, Any]], agents: dict[str, 
     for text in command.mounts:
         fields = dict(field.strip().partition("=")[::2] for field in text.split(","))
         kind = fields.get("type", "bind")
-        required = "required" in fields and fields["required"] in ("", "1", "t", "T", "true", "TRUE", "True")
+        required = "required" in fields and parse_bool(fields["required"] or "true") is True
         if kind == "secret":
             target = fields.get("target") or fields.get("dst") or fields.get("destination") or ""
             name = fields.get("id") or posixpath.basename(target)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from shiplap.errors import UsageError
+from shiplap.settings.boolean import parse_bool
 from shiplap.settings.network import Credential, Network, Proxies
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _progress(text: str) -> str:
 
 def _metadata(text: str) -> str:
     # As buildx: what it does not know counts as unset.
-    if text in ("disabled", "0", "f", "F", "false", "FALSE", "False"):
+    if text == "disabled" or parse_bool(text) is False:
         return ""
     return text if text == "max" else "min"
 
@@ -217,13 +218,9 @@ def _snapshots(text: str) -> str:
 
 
 def _boolean(name: str, text: str) -> bool | None:
-    # The spellings of Go's strconv.ParseBool, which docker uses here.
-    if text in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    if text in ("0", "f", "F", "false", "FALSE", "False"):
-        return False
-    if not text:
-        return None
+    truth = parse_bool(text)
+    if truth is not None or not text:
+        return truth
     raise UsageError(f"{name}={text[:40]!r} is not a boolean", code="invalid-boolean", hint=f"set {name} to 1 or 0")
 
 
