@@ -10,6 +10,7 @@ demo: ## install into .demo/venv, build examples/hello, run it
 setup: ## what tests and checks need, Debian packages included where we may install them
 	@sh tests/setup/packages.sh
 	@sh tests/setup/venv.sh "$(PYTHON)" .venv '-e .[dev]'
+	@sh tests/setup/zuul.sh "$(PYTHON)" .tests/zuul
 
 test: setup ## all tests
 	@.venv/bin/python -m pytest -q -n 2 --dist loadgroup

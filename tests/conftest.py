@@ -15,6 +15,7 @@ import bases
 import pytest
 
 from kit import GO, REPOSITORY, SHELL, WORK, Shiplap, free_port, listens, once, program, wait_for
+from registries import Served, served
 
 WARM = b"""FROM golang:1.25
 RUN for arch in amd64 arm64 riscv64; do GOARCH=$arch CGO_ENABLED=0 go build fmt os strings runtime || exit 1; done
@@ -70,6 +71,41 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(10)
+
+
+MAKES = [
+    "docker-registry",
+    # One process for all its tests: it takes its time to start.
+    pytest.param("zuul-registry", marks=pytest.mark.xdist_group("zuul-registry")),
+]
+"""Registries of different makes."""
+
+
+@pytest.fixture(scope="session")
+def zuul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """zuul-registry, over TLS and behind tokens."""
+    with served("zuul-registry", tmp_path_factory.mktemp("zuul")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=MAKES)
+def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A registry of each make in turn, to push to and to pull from."""
+    if request.param == "zuul-registry":
+        yield request.getfixturevalue("zuul")
+        return
+    with served(request.param, tmp_path_factory.mktemp("real")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=MAKES)
+def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A registry of each make, that serves nobody without a password."""
+    if request.param == "zuul-registry":
+        yield request.getfixturevalue("zuul")
+        return
+    with served(request.param, tmp_path_factory.mktemp("guarded"), password=True) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-"""Real registries for tests: docker-registry by plain http or TLS, open or behind a password or tokens; certificates."""
+"""Real registries for tests: docker-registry by plain http or TLS, open or behind a password or tokens; zuul-registry, one of
+another make; drayage, a cache; certificates."""
 
 from __future__ import annotations
 
@@ -13,13 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from kit import free_port, listens, program, wait_for
-from shiplap.settings import Network, RegistryRule
+from kit import REPOSITORY, WORK, Shiplap, free_port, listens, once, program, wait_for
+from shiplap.settings import Network, RegistryRule, load
 
 USER = "tester"
 PASSWORD = "secret-of-the-test"
@@ -102,6 +104,118 @@ def docker_registry(
         finally:
             server.terminate()
             server.wait(10)
+
+
+@contextlib.contextmanager
+def zuul_registry(folder: Path, *, certificates: Certificates | None = None) -> Iterator[str]:
+    """A running zuul-registry (Python) with its data in ``folder``; its host:port on loopback.
+
+    It signs tokens for ``USER`` itself, and gives none to anybody else. What it does otherwise than docker-registry: no session
+    can be asked how far it is, none mounts, blobs belong to all repositories, wrong bytes are answered with 500, GET knows no
+    ranges, its list of tags has digests, its challenge names neither a service nor a scope of the usual form.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    public = f"{'https' if certificates else 'http'}://127.0.0.1:{port}"
+    users = [
+        {"name": USER, "pass": PASSWORD, "access": "write"},
+        {"name": "reader", "pass": PASSWORD, "access": "read"},
+    ]
+    storage = {"driver": "filesystem", "root": f"{folder}/data"}
+    settings: dict[str, Any] = {"address": "127.0.0.1", "port": port, "public-url": public, "storage": storage}
+    settings |= {"secret": "of the registry", "users": users}
+    if certificates is not None:
+        settings |= {
+            f"tls-{part}": f"{certificates.folder}/server.{end}" for part, end in (("cert", "crt"), ("key", "key"))
+        }
+    (folder / "registry.yaml").write_text(json.dumps({"registry": settings}))  # YAML is a superset of JSON
+    with open(folder / "log", "w") as log:
+        command = [_zuul_python(), "tests/setup/zuul_server.py", "-c", str(folder / "registry.yaml")]
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=REPOSITORY)
+        try:
+            wait_for(lambda: listens(port) or server.poll() is not None, "zuul-registry")
+            assert server.poll() is None, (folder / "log").read_text()[-2000:]
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def _zuul_python() -> str:
+    """The Python of the virtual environment that zuul-registry is in: made by ``make setup``, or now."""
+    place = WORK / "zuul"
+    with once(WORK / "zuul.ready") as ours:
+        if ours:
+            setup = ["sh", "tests/setup/zuul.sh", sys.executable, str(place)]
+            subprocess.run(setup, cwd=REPOSITORY, check=True, timeout=600)
+            (WORK / "zuul.ready").touch()
+    return str(place / "bin/python")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running registry, and a home of somebody who may write to it: with certificates, a login, a registries.conf.
+
+    shiplap and skopeo look for these at the same places.
+    """
+
+    make: str
+    host: str
+    home: Path
+
+    def __str__(self) -> str:
+        return self.host
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where the home is, for commands."""
+        configuration = self.home / ".config/containers/registries.conf"
+        return {"HOME": str(self.home), "CONTAINERS_REGISTRIES_CONF": str(configuration)}
+
+    def network(self) -> Network:
+        """As shiplap's settings read it."""
+        return load(self.environment, home=str(self.home), etc=str(self.home)).network()
+
+    def known_to(self, shiplap: Shiplap) -> Shiplap:
+        """Let ``shiplap`` live in the home; whatever its own registries.conf says goes on to hold."""
+        own = shiplap.env.get("CONTAINERS_REGISTRIES_CONF", "")
+        mine = Path(self.environment["CONTAINERS_REGISTRIES_CONF"])
+        both = shiplap.root.parent / f"registries-{self.make}.conf"
+        both.write_text((Path(own).read_text() if own else "") + mine.read_text())
+        shiplap.env.update(self.environment, CONTAINERS_REGISTRIES_CONF=str(both))
+        return shiplap
+
+    def skopeo(self, *words: str) -> str:
+        """What skopeo prints, which has to succeed."""
+        command = [program("skopeo"), *words]
+        environment = {"PATH": os.environ["PATH"], **self.environment}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@contextlib.contextmanager
+def served(make: str, folder: Path, *, password: bool = False) -> Iterator[Served]:
+    """A registry of that make: docker-registry open (or behind a ``password``) by plain http, zuul-registry over TLS and behind
+    tokens."""
+    home = folder / "home"
+    containers = home / ".config/containers"
+    containers.mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+        if make == "zuul-registry":
+            certificates = Certificates(folder / "certificates")
+            host = stack.enter_context(zuul_registry(folder / "data", certificates=certificates))
+            certificates.trust(containers / "certs.d", host)
+        else:
+            certificates = None
+            host = stack.enter_context(docker_registry(folder / "data", password=password))
+        if password or certificates:
+            entry = {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
+            (home / ".docker").mkdir()
+            (home / ".docker/config.json").write_text(json.dumps({"auths": {host: entry}}))
+        insecure = json.dumps(certificates is None)
+        (containers / "registries.conf").write_text(f'[[registry]]\nlocation = "{host}"\ninsecure = {insecure}\n')
+        yield Served(make, host, home)
 
 
 @contextlib.contextmanager

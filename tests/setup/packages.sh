@@ -1,7 +1,7 @@
 #!/bin/sh
 # The Debian packages that the tests use: real runtimes, registries and consumers. Needs root; else says what is missing.
 set -eu
-packages="buildah busybox-static containerd crun docker-registry docker.io gcc gcc-aarch64-linux-gnu git libc6-dev libc6-dev-arm64-cross mmdebstrap openssh-client openssl passt podman python3-venv qemu-user-static runc skopeo slirp4netns uidmap umoci"
+packages="buildah busybox-static containerd crun docker-registry docker.io gcc gcc-aarch64-linux-gnu git libc6-dev libc6-dev-arm64-cross mmdebstrap openssh-client openssl passt podman python3-dev python3-venv qemu-user-static runc skopeo slirp4netns uidmap umoci"
 missing=
 for package in $packages; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"

@@ -54,6 +54,11 @@ class Reference(NamedTuple):
 
 
 @lru_cache(4096)
+def is_tag(text: str) -> bool:
+    """Whether ``text`` can be a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
 def parse_reference(text: str, default_tag: str = "latest") -> Reference:
     """Read a reference as Docker does: docker.io, ``library/`` and, without a digest, ``default_tag`` are implied.
 

@@ -268,7 +268,7 @@ def test_tags_over_pages(server: MemoryRegistry, client: Registry, kit: Any) -> 
     for number in range(7):
         kit.put_image(server, "a/b", f"t{number}", image)
     first = {"Link": '</v2/a/b/tags/list?n=3&last=t2>; rel="next"', "Content-Type": "application/json"}
-    server.fault(Fault("tags/list", reply=Reply(200, first, b'{"tags":["t0","t1","t2"]}')))
+    server.fault(Fault("tags/list", reply=Reply(200, first, b'{"tags":["t0","sha256:0","t1","t2"]}')))
     assert client.tags(parse_reference(f"{server.host}/a/b")) == [f"t{number}" for number in range(7)]
 
 
