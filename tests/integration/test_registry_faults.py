@@ -1,24 +1,27 @@
-"""Hundreds of pushes and pulls through a proxy that resets, truncates, flips and refuses, before a real docker-registry.
+"""Hundreds of pushes and pulls through a proxy that resets, truncates, flips and refuses, before real registries of two makes.
 
 Each ends in the right image, or in an error that says what is the matter; never in a wrong blob, nor a file left behind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from random import Random
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
 from faults import KINDS, FaultProxy
 from kit import SOAK
-from registries import PASSWORD, USER, TokenServer, docker_registry
+from registries import PASSWORD, USER, TokenServer, docker_registry, zuul_registry
 from shiplap.errors import ShiplapError
 from shiplap.oci import media_types
 from shiplap.oci.digest import digest_of
@@ -73,20 +76,43 @@ def _clear(error: ShiplapError) -> None:
     assert PASSWORD not in error.render() and "Traceback" not in error.render()
 
 
-def _network(tokens: TokenServer) -> Network:
-    rules = (RegistryRule(tokens.host, tokens.host, insecure=True),)
-    return Network(rules=rules, credentials=lambda host, path: Credential(USER, PASSWORD))
+class Before(NamedTuple):
+    """A registry behind tokens: where it is, and where they come from."""
+
+    direct: str
+    realm: str
+
+    def network(self) -> Network:
+        host = urlsplit(self.realm).netloc
+        rules = (RegistryRule(host, host, insecure=True),)
+        return Network(rules=rules, credentials=lambda host, path: Credential(USER, PASSWORD))
 
 
-def _work(number: int, rounds: int, rate: float, direct: str, tokens: TokenServer, folder: Path) -> Counter[str]:
-    challenge = f'Bearer realm="{tokens.url}",service="test",error="invalid_token"'
+@contextlib.contextmanager
+def _docker(folder: Path) -> Iterator[Before]:
+    with TokenServer(folder / "tokens") as tokens, docker_registry(folder / "registry", tokens=tokens) as direct:
+        yield Before(direct, tokens.url)
+
+
+@contextlib.contextmanager
+def _zuul(folder: Path) -> Iterator[Before]:
+    with zuul_registry(folder / "registry") as direct:
+        yield Before(direct, f"http://{direct}/auth/token")
+
+
+Make = Callable[[Path], AbstractContextManager[Before]]
+
+
+def _work(number: int, rounds: int, rate: float, before: Before, folder: Path) -> Counter[str]:
+    challenge = f'Bearer realm="{before.realm}",service="test",error="invalid_token"'
+    direct = before.direct
     counted: Counter[str] = Counter()
     with (
         FaultProxy(direct, seed=number, rate=rate, challenge=challenge) as proxy,
         Store(folder / f"store{number}") as store,
         store.in_use(),
     ):
-        network = _network(tokens)
+        network = before.network()
         with Registry(network, lambda fact: None) as witness:
             for round in range(rounds):
                 image = Image(Random(f"{number} {round}"))
@@ -133,16 +159,14 @@ def _pull(client: Registry, store: Store, near: Reference, image: Image) -> str:
 
 
 @pytest.mark.parametrize("rate", [0.08, 0.4], ids=["some", "many"])
-def test_every_transfer_ends_in_the_right_image_or_a_clear_error(rate: float, tmp_path: Path) -> None:
-    with (
-        TokenServer(tmp_path / "tokens") as tokens,
-        docker_registry(tmp_path / "registry", tokens=tokens) as direct,
-        ThreadPoolExecutor(3) as pool,
-    ):
-        parts = list(pool.map(lambda n: _work(n, ROUNDS // 3, rate, direct, tokens, tmp_path), range(3)))
+@pytest.mark.parametrize("make", [_docker, _zuul], ids=["docker-registry", "zuul-registry"])
+def test_every_transfer_ends_in_the_right_image_or_a_clear_error(make: Make, rate: float, tmp_path: Path) -> None:
+    rounds = ROUNDS // 3 if make is _docker or SOAK else ROUNDS // 6
+    with make(tmp_path) as before, ThreadPoolExecutor(3) as pool:
+        parts = list(pool.map(lambda n: _work(n, rounds, rate, before, tmp_path), range(3)))
     counted: Counter[str] = sum(parts, Counter())
     ended = sum(times for what, times in counted.items() if not what.startswith("met "))
-    assert ended == ROUNDS // 3 * 3 * 2
+    assert ended == rounds * 3 * 2
     assert {what.removeprefix("met ") for what in counted if what.startswith("met ")} == set(KINDS)
     # What one try mends has to be mended: few failures where faults are few.
     if rate < 0.1:
