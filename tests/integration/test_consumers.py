@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kit import Shiplap, program
+from registries import Served
 
 DOCKERFILE = """FROM busybox AS base
 RUN mkdir /data && echo one > /data/one && chown 33:33 /data/one && chmod 4750 /data/one && ln /data/one /data/hard
@@ -110,12 +111,13 @@ def test_what_dockerd_saves_comes_in(shiplap: Shiplap, context: Path, tmp_path: 
 
 
 def test_a_registry_takes_a_push_and_serves_the_pull(
-    shiplap: Shiplap, context: Path, tmp_path: Path, registry: str
+    shiplap: Shiplap, context: Path, tmp_path: Path, real: Served
 ) -> None:
-    name = f"{registry}/team/app:{os.getpid()}"
+    name = f"{real.host}/team/app:{os.getpid()}"
+    real.known_to(shiplap)
     shiplap.run("build", "-q", "-t", name, "--push", context)
     digest = json.loads(shiplap.run("inspect", name).stdout)[0]["Digest"]
-    inspected = json.loads(tool("skopeo", "inspect", "--tls-verify=false", f"docker://{name}"))
+    inspected = json.loads(real.skopeo("inspect", f"docker://{name}"))
     assert inspected["Digest"] == digest
     other = Shiplap(tmp_path / "other", shiplap.env, tmp_path)
     assert other.run("pull", "-q", name).stdout.strip() == digest
@@ -126,10 +128,11 @@ def test_a_registry_takes_a_push_and_serves_the_pull(
     other.run("build", "-q", tmp_path / "next", CONTAINERS_REGISTRIES_CONF="/dev/null")
 
 
-def test_skopeo_pushes_and_shiplap_builds_on_it(shiplap: Shiplap, context: Path, tmp_path: Path, registry: str) -> None:
+def test_skopeo_pushes_and_shiplap_builds_on_it(shiplap: Shiplap, context: Path, tmp_path: Path, real: Served) -> None:
+    real.known_to(shiplap)
     shiplap.run("build", "-q", "-t", "x:1", "-o", f"type=oci,dest={tmp_path}/x.tar", context)
-    name = f"{registry}/from-skopeo:{os.getpid()}"
-    tool("skopeo", "copy", "--dest-tls-verify=false", f"oci-archive:{tmp_path}/x.tar", f"docker://{name}")
+    name = f"{real.host}/from-skopeo:{os.getpid()}"
+    real.skopeo("copy", f"oci-archive:{tmp_path}/x.tar", f"docker://{name}")
     (tmp_path / "Dockerfile").write_text(f'FROM {name}\nCMD ["stat -c %u:%a /data/one"]\n')
     shiplap.run("build", "-q", "-t", "y", tmp_path)
     assert shiplap.run("run", "y").stdout == "33:4750\n"

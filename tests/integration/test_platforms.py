@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.kit import Shiplap, program
+from tests.registries import Served
 
 DOCKERFILE = """\
 FROM --platform=$BUILDPLATFORM busybox AS build
@@ -43,23 +44,18 @@ def test_what_is_the_same_runs_once(shiplap: Shiplap, context: Path) -> None:
     assert shiplap.run("build", "-q", BOTH, context).stdout.startswith("sha256:")
 
 
-def test_the_index_in_a_registry(shiplap: Shiplap, context: Path, registry: str) -> None:
-    name = f"{registry}/several/app:1"
+def test_the_index_in_a_registry(shiplap: Shiplap, context: Path, real: Served) -> None:
+    name = f"{real.host}/several/app:1"
+    real.known_to(shiplap)
     built = shiplap.run("build", "-q", BOTH, "-t", name, "--push", context).stdout.strip()
-    raw = subprocess.run(
-        [program("skopeo"), "inspect", "--raw", "--tls-verify=false", f"docker://{name}"],
-        capture_output=True,
-        check=True,
-    ).stdout
-    index = json.loads(raw)
+    index = json.loads(real.skopeo("inspect", "--raw", f"docker://{name}"))
     assert [entry["platform"] for entry in index["manifests"]] == [
         {"architecture": "amd64", "os": "linux"},
         {"architecture": "arm64", "os": "linux"},
     ]
     for architecture in ("amd64", "arm64"):
-        command = ["skopeo", "--override-arch", architecture, "inspect", "--config", "--tls-verify=false"]
-        config = json.loads(subprocess.run([*command, f"docker://{name}"], capture_output=True, check=True).stdout)
-        assert config["architecture"] == architecture
+        told = real.skopeo("--override-arch", architecture, "inspect", "--config", f"docker://{name}")
+        assert json.loads(told)["architecture"] == architecture
     # What was pushed is a base for either.
     child = context_of(context.parent / "child", f"FROM {name}\n")
     out = context.parent / "out"
@@ -173,9 +169,10 @@ def test_the_library_tells_of_each(
     assert set(result.provenance) == {"linux/amd64", "linux/arm64"}
 
 
-def test_attestations_as_referrers(shiplap: Shiplap, context: Path, registry: str, tmp_path: Path) -> None:
-    """docker-registry 2.8 has no referrers API: they are found by the tag (distribution-spec 1.1, "Unavailable ...")."""
-    name = f"{registry}/several/referred:1"
+def test_attestations_as_referrers(shiplap: Shiplap, context: Path, real: Served, tmp_path: Path) -> None:
+    """Neither has the referrers API: they are found by the tag (distribution-spec 1.1, "Unavailable ...")."""
+    name = f"{real.host}/several/referred:1"
+    real.known_to(shiplap)
     flags = ["--provenance=mode=min", "--sbom=true", "-t", name, "-o", "type=registry,referrers=true"]
     metadata = tmp_path / "m.json"
     shiplap.run("build", "-q", *flags, "--metadata-file", metadata, context)
@@ -183,8 +180,7 @@ def test_attestations_as_referrers(shiplap: Shiplap, context: Path, registry: st
     assert told["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
 
     def raw(reference: str) -> dict[str, Any]:
-        command = [program("skopeo"), "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"]
-        return dict(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+        return dict(json.loads(real.skopeo("inspect", "--raw", f"docker://{reference}")))
 
     repository = name.rpartition(":")[0]
     assert "layers" in raw(name)

@@ -1,4 +1,4 @@
-"""docker-registry over TLS, behind passwords, tokens and client certificates; logins as people make them."""
+"""Registries over TLS, behind passwords, tokens and client certificates; logins as people make them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +15,17 @@ import pytest
 
 from faults import FaultProxy
 from kit import Shiplap
-from registries import PASSWORD, USER, Certificates, TokenServer, docker_registry, drayage, secured
+from registries import (
+    PASSWORD,
+    USER,
+    Certificates,
+    Served,
+    TokenServer,
+    docker_registry,
+    drayage,
+    secured,
+    zuul_registry,
+)
 from shiplap.errors import RegistryError
 from shiplap.oci import media_types
 from shiplap.oci.digest import digest_of
@@ -89,8 +100,16 @@ def test_a_client_certificate(home: Shiplap, certificates: Certificates, tmp_pat
         round_trip(home, host)
 
 
-def test_a_password_over_tls(home: Shiplap, certificates: Certificates, tmp_path: Path) -> None:
-    with docker_registry(tmp_path / "registry", certificates=certificates, password=True) as host:
+def by_password(make: str, folder: Path, certificates: Certificates) -> AbstractContextManager[str]:
+    """A registry over TLS that serves nobody without a password: itself, or the token server that it is, too."""
+    if make == "zuul-registry":
+        return zuul_registry(folder, certificates=certificates)
+    return docker_registry(folder, certificates=certificates, password=True)
+
+
+@pytest.mark.parametrize("make", ["docker-registry", "zuul-registry"])
+def test_a_password_over_tls(make: str, home: Shiplap, certificates: Certificates, tmp_path: Path) -> None:
+    with by_password(make, tmp_path / "registry", certificates) as host:
         by_https(home, host)
         certificates.trust(containers(home) / "certs.d", host)
         wrong = home.run("login", "-u", USER, "--password-stdin", host, stdin=b"wrong-password\n", check=False)
@@ -239,10 +258,10 @@ def test_a_registry_that_forgets_a_token_early(tmp_path: Path) -> None:
             assert len(tokens.asked) > asked
 
 
-def test_referrers_at_a_registry_without_their_api(tmp_path: Path) -> None:
+def test_referrers_at_a_registry_without_their_api(real: Served) -> None:
     _, raw, blobs = image_of(b"layer")
-    with docker_registry(tmp_path / "registry") as host, Registry(Network(), lambda fact: None) as client:
-        ref = parse_reference(f"{host}/team/app:1")
+    with Registry(real.network(), lambda fact: None) as client:
+        ref = parse_reference(f"{real.host}/team/referred:1")
         pushed = push_image(client, ref, raw, media_types.OCI_MANIFEST, blobs)
         attached = []
         for number in range(3):
@@ -319,22 +338,33 @@ def test_a_cache_of_another_make_serves_whole_images_or_none(tmp_path: Path) -> 
         assert caught.value.status == 404 and caught.value.hint
 
 
+def _tokens_from(host: str) -> Network:
+    """``USER``'s network, in which ``host`` may give tokens by plain http to whoever stands before it."""
+    return Network(
+        (RegistryRule(host, host, insecure=True),), credentials=lambda host, path: Credential(USER, PASSWORD)
+    )
+
+
 @pytest.mark.parametrize("longest", [9 << 20, 1 << 20], ids=["9M", "1M"])
-def test_a_proxy_that_takes_small_requests_only(longest: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("serve", [docker_registry, zuul_registry])
+def test_a_proxy_that_takes_small_requests_only(
+    serve: Callable[[Path], AbstractContextManager[str]], longest: int, tmp_path: Path
+) -> None:
     data = os.urandom(12 << 20)
     manifest, raw, blobs = image_of(data)
     with (
-        docker_registry(tmp_path / "registry") as host,
+        serve(tmp_path / "registry") as host,
         FaultProxy(host, rate=0.0, longest=longest) as proxy,
-        Registry(Network(), lambda fact: None) as client,
+        Registry(_tokens_from(host), lambda fact: None) as client,
     ):
         ref = parse_reference(f"{proxy.host}/team/app:1")
         push_image(client, ref, raw, media_types.OCI_MANIFEST, blobs)
         assert b"".join(client.open_blob(ref, manifest.layers[0])) == data
         assert proxy.passed["PATCH"] >= 2
         proxy.longest = 1000
+        _, raw, blobs = image_of(os.urandom(1 << 20))
         with pytest.raises(RegistryError) as caught:
-            push_image(client, parse_reference(f"{proxy.host}/other/app:1"), raw, media_types.OCI_MANIFEST, blobs)
+            push_image(client, ref, raw, media_types.OCI_MANIFEST, blobs)
         assert caught.value.code == "request-too-large" and caught.value.hint
 
 
