@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from types import FrameType
 
 GRACE = 1.8
-"""Seconds for an orderly end. What then still lies about is swept by prune; the store is whole at any moment."""
+"""Seconds for an orderly end. Then nobody is waited for any more: what is unfinished is removed, and the process ends."""
 HURRY = 0.25
-"""Seconds that are left after a second signal. A third one ends the process there and then."""
+"""The same after a second signal. A third one ends the process there and then."""
+CLEARING = 10.0
+"""Seconds for removing what is unfinished. All that a step had written may be much, and the machine busy."""
+CLEARING_IN_A_HURRY = 1.0
+"""The same after a second signal. What then still lies about goes with the next command; the store is whole at any moment."""
 AGAIN = 0.01
 """Seconds until an interrupt that was put off is raised."""
 _HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -33,6 +37,8 @@ class _Ending:
         """The first signal that came."""
         self.again = False
         self.late_once = False
+        self.clearing = False
+        """Nobody is waited for any more."""
         self.running = False
         """Between ``begin`` and ``over``: an exception that is raised here is caught."""
         self.lost = False
@@ -44,7 +50,7 @@ class _Ending:
     def handle(self, number: int, frame: FrameType | None) -> None:
         if self.number:
             # In a hurry: what is nearly over (a step is killed and its files removed in 40 ms) may still end well.
-            signal.setitimer(signal.ITIMER_REAL, HURRY)
+            signal.setitimer(signal.ITIMER_REAL, CLEARING_IN_A_HURRY if self.clearing else HURRY)
             if self.again:
                 self.now()
             self.again = True
@@ -85,6 +91,13 @@ class _Ending:
             signal.setitimer(signal.ITIMER_REAL, GRACE)
             self.stop(frame)
             return
+        if not self.clearing:
+            self.clearing = True
+            signal.setitimer(signal.ITIMER_REAL, CLEARING_IN_A_HURRY if self.again else CLEARING)
+            with suppress(Exception):
+                from shiplap.api.leaving import put_away
+
+                put_away()
         self.now()
 
     def now(self) -> NoReturn:

@@ -79,8 +79,8 @@ class _Keeper:
         os.mkdir(scratch(request), 0o700)
         for index, mount in enumerate(request["mounts"]):
             if mount["kind"] == "overlay":
-                for name in ("upper", "work"):
-                    os.makedirs(spare(request, index, name), 0o755)
+                for name in ("", "upper", "work"):  # one by one: a builder that gave up may have removed what is above
+                    os.mkdir(spare(request, index, name), 0o755)
         nodev = not request["insecure"] and request["runtime"] is None
         upper = os.open(request["upper"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         root = mounts.mount_root(request["lowers"], request["upper"], request["work"], facts.userns, nodev)

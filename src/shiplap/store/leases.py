@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from shiplap.errors import Interrupted
 from shiplap.store.locks import Held, hold_lock, locked
 
 SNAPSHOT, BLOB, MOUNT = "s", "b", "m"
@@ -59,6 +60,7 @@ class Lease:
         self._file = -1
         self._door = -1
         self._deciding = 0
+        self._abandoned = False
         self._taken_over: set[str] = set()
         """Leases of the dead that we hold to clear up: nobody else's, though they are locked."""
 
@@ -66,8 +68,20 @@ class Lease:
     def active(self) -> bool:
         return self._file >= 0
 
+    @property
+    def name(self) -> str:
+        """What temporary files of this process begin with; empty before ``begin`` and after ``end``."""
+        own = self._own
+        return os.path.basename(own.path) if own is not None else ""
+
+    def abandon(self) -> None:
+        """Let nobody begin anything new: this process is about to end at once. Takes no lock: a signal handler may call it."""
+        self._abandoned = True
+
     def begin(self) -> str:
-        """Take part; the name that temporary files bear. Does nothing the second time."""
+        """Take part; the name that temporary files bear. Does nothing the second time. Raises Interrupted once abandoned."""
+        if self._abandoned:
+            raise Interrupted("this process is ending")
         with self._begun:
             while self._own is None:
                 # Whoever clears up may find the file before it is locked; then another one is tried.

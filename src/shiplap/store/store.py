@@ -22,6 +22,14 @@ from shiplap.store.snapshots import Snapshots, remove_directory
 _DIRECTORIES = ("blobs/sha256", "snapshots", "tmp", "locks", "leases", "files", "mounts", "logs", "names")
 _SETTLED = 60.0
 """Seconds after which the kernel has most likely written a file out by itself (dirty_expire_centisecs is 30 s)."""
+_open: list[Store] = []
+"""The stores that this process has open."""
+
+
+def abandon() -> None:
+    """``Store.abandon`` for all stores that are open in this process."""
+    for store in _open.copy():
+        store.abandon()
 
 
 class Store:
@@ -74,10 +82,13 @@ class Store:
             self.sweep()  # no snapshot is recorded any more
 
     def __enter__(self) -> Store:
+        _open.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.lease.end()
+        self.lease.abandon()  # a thread that nobody waits for any more (a silent server) begins nothing after us
+        self._end()
+        _open.remove(self)
         self.index.close()
         self._spare.keep()
 
@@ -101,7 +112,7 @@ class Store:
             self._users -= 1
             if not self._users:
                 self.room.end()
-                self.lease.end()
+                self._end()
                 self.snapshots.look_again()
 
     @contextmanager
@@ -147,6 +158,30 @@ class Store:
             yield path
         finally:
             remove_directory(path)
+
+    def _end(self) -> None:
+        # All is removed by whoever made it, but where an interrupt came between the making and the ``with`` that removes it.
+        for name in self._left():
+            with suppress(StoreError):
+                remove_directory(self.temporary / name)
+        self.lease.end()
+
+    def _left(self) -> list[str]:
+        own = self.lease.name
+        with suppress(FileNotFoundError):  # the store itself has been removed
+            return [name for name in os.listdir(self.temporary) if name.startswith(f"{own}-")] if own else []
+        return []
+
+    def abandon(self) -> None:
+        """Remove the temporary files of this process, whose threads may still be busy with them: it is about to end.
+
+        Goes on until none is left. Takes no lock, and raises nothing: a signal handler calls it.
+        """
+        self.lease.abandon()
+        while left := self._left():
+            for name in left:
+                with suppress(StoreError, OSError):
+                    remove_directory(self.temporary / name)
 
     def recover(self) -> int:
         """Clear up after processes that were killed; how many things went."""

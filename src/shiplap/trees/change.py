@@ -433,6 +433,10 @@ class Spot:
         return True
 
 
+_DESCRIPTORS = 100
+"""How many directories are held open, one in the other, while they are removed."""
+
+
 def remove_tree(parent: int, name: str) -> None:
     """Remove ``name`` below the directory ``parent``, links not followed, however deep and whatever its modes."""
     try:
@@ -442,35 +446,45 @@ def remove_tree(parent: int, name: str) -> None:
         return
     except (IsADirectoryError, PermissionError):
         pass
-    pending: list[tuple[int, str, int]] = []
-    fd = _open_for_removal(parent, name)
-    pending.append((parent, name, fd))
-    while pending:
-        parent_fd, this, fd = pending[-1]
-        descended = False
-        for child in os.listdir(fd):
-            try:
-                os.unlink(child, dir_fd=fd)
-            except (IsADirectoryError, PermissionError):
-                pending.append((fd, child, _open_for_removal(fd, child)))
-                descended = True
-                break
-        if descended:
-            if len(pending) > 400:
-                # Deeper than descriptors reach: bring the subtree up to where we stand and go on from there.
-                deep_parent, deep_name, deep_fd = pending.pop()
-                os.close(deep_fd)
-                anchor = pending[0][2]
-                os.rename(
-                    deep_name,
-                    f".deep-{deep_name[:100]}-{os.urandom(4).hex()}",
-                    src_dir_fd=deep_parent,
-                    dst_dir_fd=anchor,
-                )
-            continue
-        pending.pop()
-        os.close(fd)
-        os.rmdir(this, dir_fd=parent_fd)
+    levels = [(parent, [name])]
+    try:
+        while levels[0][1]:
+            fd, directories = levels[-1]
+            if not directories:
+                levels.pop()
+                os.close(fd)
+                above, siblings = levels[-1]
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(siblings.pop(), dir_fd=above)
+            elif len(levels) > _DESCRIPTORS:
+                # Deeper than descriptors should reach: bring the subtree up, and go on from there when its turn comes.
+                moved = f".deep-{os.urandom(8).hex()}"
+                os.rename(directories.pop(), moved, src_dir_fd=fd, dst_dir_fd=levels[1][0])
+                levels[1][1].insert(0, moved)
+            else:
+                try:
+                    below = _open_for_removal(fd, directories[-1])
+                except FileNotFoundError:  # another thread removes it as well
+                    directories.pop()
+                else:
+                    levels.append((below, []))
+                    levels[-1][1].extend(_remove_files(below))
+    finally:
+        for fd, _ in levels[1:]:
+            os.close(fd)
+
+
+def _remove_files(fd: int) -> list[str]:
+    """Remove what is no directory from the directory ``fd``: names of the others."""
+    left = []
+    for name in os.listdir(fd):
+        try:
+            os.unlink(name, dir_fd=fd)
+        except FileNotFoundError:
+            pass
+        except (IsADirectoryError, PermissionError):
+            left.append(name)
+    return left
 
 
 def _open_for_removal(parent: int, name: str) -> int:
