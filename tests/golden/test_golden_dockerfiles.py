@@ -45,7 +45,7 @@ class Images:
 def request_of(sections: dict[str, str]) -> tuple[Dockerfile, LowerOptions]:
     options = json.loads(sections.get("options.json", "{}"))
     contexts = {
-        name: NamedContext("local", ".") if value == "local" else NamedContext("image", value.partition("//")[2])
+        name: NamedContext("local", name) if value == "local" else NamedContext("image", value.partition("//")[2])
         for name, value in options.get("contexts", {}).items()
     }
     platform = options.get("platform")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,8 @@ from tests.kit import Shiplap
 
 @pytest.mark.parametrize("case", sorted(CASES.glob("*.txtar")), ids=lambda case: case.stem)
 def test_what_is_made(case: Path, shiplap: Shiplap, tmp_path: Path) -> None:
-    def build(arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-        return shiplap.run("build", *arguments, check=False)
+    def build(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        return shiplap.run("build", *arguments, check=False, **environment)
 
     with served(tmp_path) as web:
         answer = made(case, tmp_path / "case", web, build)

@@ -12,8 +12,10 @@ from typing import Any
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
-_NOT_TOLD = {"local.followpaths", "org.opencontainers.image.created"}
-"""What BuildKit's client asks of its session; a time that only an archive has."""
+_NOT_TOLD = {"frontend.caps", "org.opencontainers.image.created"}
+"""What BuildKit's client and frontend agree on; a time that only an archive has."""
+_SESSION = re.compile(r"sharedkey:localdir:")
+"""By what BuildKit's daemon knows a client again that sends it a directory."""
 
 
 def read_layout(directory: Path, there: Callable[[str], str] = str, exact: bool = False) -> Any:
@@ -52,16 +54,15 @@ def plain(value: Any, there: Callable[[str], str] = str) -> Any:
     """``value`` without times, digests, sizes of packed layers, and what only one builder has a word for."""
     if isinstance(value, dict):
         told = {there(_DIGEST.sub("sha256:…", key)): plain(item, there) for key, item in value.items()}
-        told = {key: item for key, item in told.items() if key not in _NOT_TOLD}
+        told = {key: item for key, item in told.items() if key not in _NOT_TOLD and not _SESSION.match(key)}
+        if str(told.get("local.sharedkeyhint", "")).startswith("context:"):
+            told["local.sharedkeyhint"] = "…"
         if "size" in told and "mediaType" in told:
             told["size"] = 0
         for key in ("invocationId", "buildInvocationID", "buildx.build.ref"):
             if key in told:
                 told[key] = "…"
         if "filename" in told and "language" in told:
-            # How BuildKit's client sent the Dockerfile.
-            told.pop("llbDefinition", None)
-            told.pop("digestMapping", None)
             told["data"] = there(b64decode(value["data"]).decode())
         if isinstance(value.get("digestMapping"), dict) and "digestMapping" in told:
             told["digestMapping"] = sorted(value["digestMapping"].values())

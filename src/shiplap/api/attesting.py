@@ -17,7 +17,7 @@ from shiplap.store.store import Store
 
 if TYPE_CHECKING:
     from shiplap.api.bases import BaseImages
-    from shiplap.dockerfile.options import Plan
+    from shiplap.dockerfile.options import NamedContext, Plan
     from shiplap.export.attestation import Attestation
     from shiplap.export.image import Packing
     from shiplap.export.provenance import Origin, Wanted
@@ -173,9 +173,10 @@ class Attesting:
             target=plan.target,
             dockerfile=context.dockerfile,
             dockerfile_name=basename(context.dockerfile_name) if not remote else context.dockerfile_name,
-            arguments=_told(request, self._arguments),
+            arguments=_told(request, self._arguments, context.named),
             address=redacted(str(request.context)) if remote else "",
             source=context.source,
+            version=context.version,
             images=self._images.names(),
             pins={digest: found.pin for digest, found in self._bench.fetched.items()},
             layers=dict(self._layers(packing)),
@@ -196,7 +197,7 @@ class Attesting:
                 yield digest, found
 
 
-def _told(request: Request, arguments: Mapping[str, str]) -> dict[str, str]:
+def _told(request: Request, arguments: Mapping[str, str], named: Mapping[str, NamedContext]) -> dict[str, str]:
     """The request as BuildKit's frontend has it (frontend/dockerui/config.go)."""
     from shiplap.oci.addresses import redacted
 
@@ -206,7 +207,10 @@ def _told(request: Request, arguments: Mapping[str, str]) -> dict[str, str]:
         if name.lower().endswith("_proxy"):
             told[f"build-arg:{name}"] = redacted(value) if "://" in value else redacted(f"//://{value}")[5:]
     told.update({f"label:{name}": value for name, value in request.labels.items()})
-    told.update({f"context:{name}": redacted(str(value)) for name, value in request.build_contexts.items()})
+    told.update(
+        (f"context:{name}", f"local:{named[name].value}" if named[name].kind == "local" else redacted(str(value)))
+        for name, value in request.build_contexts.items()
+    )
     if request.target:
         told["target"] = request.target
     if request.no_cache or request.no_cache_filter:

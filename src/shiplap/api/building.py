@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from shiplap.api.attesting import Attesting
+from shiplap.api.attesting import Attesting, read_attests
 from shiplap.api.bases import BaseImages
-from shiplap.api.context import Context, open_build_context
+from shiplap.api.context import Context, dockerfile_path, open_build_context
 from shiplap.api.deliver import Built, Delivered, check_outputs, deliver
 from shiplap.api.mending import Halt, Repairs, explaining
 from shiplap.api.planning import Planning
@@ -186,6 +186,7 @@ class _Build:
         images = held.enter_context(BaseImages(store, self._settings, self._sink, pull=request.pull, cancel=self._halt))
         bench = self._bench(store, images)
         context = held.enter_context(open_build_context(request, self._settings, bench))
+        context, request = self._versioned(context)
         images.layouts = context.layouts
         self._ignore = context.ignore
         planning = Planning(request, self._settings, self._environ, context, bench)
@@ -205,6 +206,25 @@ class _Build:
         if self._witnessed is not None:
             self._remember(self._witnessed, delivered, result, bench, images)
         return result
+
+    def _versioned(self, context: Context) -> tuple[Context, Request]:
+        """Both with what git says of a directory of this machine, if anybody wants to know."""
+        request, asked = self._request, self._settings.versions
+        told = asked.told and (
+            request.describe or any(each.kind == "provenance" for each in read_attests(request.attests))
+        )
+        here = context.path is not None and request.context_data is None
+        if not here or not (told or asked.labels):
+            return context, request
+        from shiplap.api.versions import version_of
+
+        others = {name: str(path) for name, path in context.directories.items()}
+        version = version_of(str(context.path), dockerfile_path(request), others, self._settings, self._check)
+        if version.warning:
+            self._warnings.append(version.warning)
+            self._sink(Warned(version.warning))
+        self._request = msgspec.structs.replace(request, labels={**request.labels, **version.labels})
+        return msgspec.structs.replace(context, version=version.facts if told else {}), self._request
 
     def _remember(
         self,

@@ -3,6 +3,7 @@ repository or file from elsewhere (see ``remote``)."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,8 @@ class Context(msgspec.Struct, frozen=True):
     directories: Mapping[str, Path] = {}
     source: Node | None = None
     """Where the files come from, if not from this machine."""
+    version: Mapping[str, str] = {}
+    """What git says of the files, where it is to be told: see ``versions``."""
     layouts: Mapping[str, Path] = {}
     """OCI layouts that named contexts lie in, by the name (host and path) that stands for each."""
 
@@ -54,6 +57,14 @@ def open_build_context(request: Request, settings: Settings, bench: Workbench | 
         return
     for context in _open_local(request, settings, bench, named, directories):
         yield msgspec.structs.replace(context, layouts=layouts)
+
+
+def dockerfile_path(request: Request) -> str:
+    """Where the Dockerfile of a directory lies; empty if it is no file."""
+    if request.dockerfile_data is not None:
+        return ""
+    given = str(request.dockerfile) if request.dockerfile is not None else ""
+    return given if given and os.path.lexists(given) else os.path.join(request.context, given or "Dockerfile")
 
 
 def is_remote(text: str) -> bool:
@@ -220,8 +231,10 @@ def _named(request: Request) -> tuple[dict[str, NamedContext], dict[str, Path], 
                 code="no-context",
                 hint="give a directory, docker-image://NAME, oci-layout://DIRECTORY, or a git or http URL",
             )
-        directories[name] = path.resolve()
-        named[name] = NamedContext(kind="local", value=name, ignore=_ignore(path, None))
+        # As buildx: the names of the two directories that each build has are theirs.
+        local = f"_{name}" if name in ("context", "dockerfile") else name
+        directories[local] = path.resolve()
+        named[name] = NamedContext(kind="local", value=local, ignore=_ignore(path, None))
     return named, directories, layouts
 
 

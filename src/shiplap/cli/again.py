@@ -40,6 +40,9 @@ def question(options: argparse.Namespace, settings: Settings, mode: str) -> Ques
         return None
     context = os.path.realpath(options.context)
     arguments = {text: os.environ.get(text) for text in options.build_arg or () if "=" not in text}
+    version = _version(options, settings, context)
+    if version is None:
+        return None
     asked = {
         "version": __version__,
         "user": os.geteuid(),
@@ -53,12 +56,28 @@ def question(options: argparse.Namespace, settings: Settings, mode: str) -> Ques
             settings.source_date_epoch,
             settings.metadata_provenance if options.metadata_file else "",
         ],
+        "commit": version,
     }
     dockerfile = os.path.join(context, "Dockerfile") if options.file is None else os.path.abspath(options.file)
     files = (dockerfile, f"{dockerfile}.dockerignore", os.path.join(context, ".dockerignore"))
     if not os.path.isfile(dockerfile):
         return None
     return Question(json.dumps(asked, sort_keys=True, default=str), settings.root, context, files)
+
+
+def _version(options: argparse.Namespace, settings: Settings, context: str) -> dict[str, str] | None:
+    """What git says of the context, if the metadata file is to tell it; None if a build has to find out and warn.
+
+    A commit changes no file that a build looks at.
+    """
+    if settings.versions.labels:
+        return None
+    if not (options.metadata_file and settings.metadata_provenance and settings.versions.told):
+        return {}
+    from shiplap.api.versions import version_of
+
+    found = version_of(context, options.file or os.path.join(context, "Dockerfile"), {}, settings)
+    return dict(found.facts) if not found.warning else None
 
 
 def _repeatable(text: str) -> bool:

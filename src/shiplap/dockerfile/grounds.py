@@ -94,8 +94,7 @@ class Grounds:
         about = About(f"[context {name}] load from client", instruction="FROM", place=place)
         nothing = Draft(ImageConfig(), self._scene.budget)
         if context.kind == "local":
-            plain = name.partition("::")[0] if "::" in name else name
-            node = Node(LocalSource(name if name in self._scene.options.contexts else plain, context.ignore), (), about)
+            node = Node(LocalSource(context.value, context.ignore), (), about)
             return Ground(node, nothing, platform, local=True)
         if context.kind == "git":
             from shiplap.dockerfile.giturl import parse_git_url

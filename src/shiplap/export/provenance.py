@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from shiplap.errors import UsageError
-from shiplap.export.steps import Steps, as_resolved
+from shiplap.export.steps import Steps, as_resolved, local_dockerfile
 from shiplap.graph.node import Node, walk
 from shiplap.graph.operations import GitSource, HttpSource, ImageSource, LocalSource, Run
 from shiplap.oci.addresses import redacted
@@ -66,6 +66,8 @@ class Origin(msgspec.Struct, frozen=True):
     """Of the context, if it is not a directory of this machine; without credentials."""
     source: Node | None = None
     """Where the context was fetched from, then: it is among the materials, for the Dockerfile came with it."""
+    version: Mapping[str, str] = {}
+    """What git says of the context, if that is a directory of this machine: ``revision``, ``source``, ``localdir:NAME``."""
     images: Mapping[str, str] = {}
     """Digests by reference: of the index, where there is one."""
     pins: Mapping[str, str] = {}
@@ -183,8 +185,10 @@ class _Account:
                     told[name] = found
         if self._locals:
             told["locals"] = [{"name": name} for name in self._locals]
-        if self._origin.arguments:
-            request = {"args": arguments} if arguments else {}
+        version = {f"vcs:{name}": value for name, value in self._origin.version.items()}
+        if self._origin.arguments or version:
+            args = dict(sorted({**arguments, **version}.items()))
+            request = {"args": args} if args else {}
             told["root"] = {"configSource": self._source("path"), "request": request}
         return {**told, "compatibilityVersion": _COMPATIBILITY}
 
@@ -207,8 +211,9 @@ class _Account:
         return self._steps.definition() if self._wanted.mode == "max" else {}
 
     def _metadata(self) -> dict[str, Any]:
+        told: dict[str, Any] = {"vcs": dict(sorted(self._origin.version.items()))} if self._origin.version else {}
         if self._wanted.mode == "min" or not self._steps.nodes:
-            return {}
+            return told
         source = {
             "locations": self._steps.locations(),
             "infos": [
@@ -216,6 +221,7 @@ class _Account:
                     "filename": self._origin.dockerfile_name,
                     "language": "Dockerfile",
                     "data": b64encode(self._origin.dockerfile).decode(),
+                    **({} if self._origin.address else local_dockerfile(self._origin.dockerfile_name)),
                 }
             ],
         }
@@ -224,7 +230,7 @@ class _Account:
             for digest, chain in self._origin.layers.items()
             if chain and digest in self._steps.ids
         }
-        return {"source": source, **({"layers": dict(sorted(layers.items()))} if layers else {})}
+        return {**told, "source": source, **({"layers": dict(sorted(layers.items()))} if layers else {})}
 
 
 def _private(argument: str) -> bool:

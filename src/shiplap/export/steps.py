@@ -5,8 +5,10 @@ Not LLB itself: nobody can run it, and the digests are shiplap's own. It says wh
 
 from __future__ import annotations
 
+import json
+import posixpath
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -115,7 +117,46 @@ class Steps:
                 "identifier": f"git://{url.partition('://')[2]}{where if where != '#' else ''}",
                 "attrs": attrs,
             }
-        return {"identifier": f"local://{operation.name}", "attrs": {"local.sharedkeyhint": operation.name}}
+        attrs = {}
+        if operation.ignore:
+            attrs["local.excludepatterns"] = _list(operation.ignore)
+        if taken := self._taken(operation):
+            attrs["local.followpaths"] = _list(taken)
+        main = operation.name == "context"
+        attrs["local.sharedkeyhint"] = operation.name if main else f"context:{operation.name}"
+        return {"identifier": f"local://{operation.name}", "attrs": attrs}
+
+    def _taken(self, source: LocalSource) -> list[str]:
+        """Which paths of a local directory the steps name, sorted; none if they take all of it."""
+        taken: set[str] = set()
+        for node in self.nodes:
+            inputs = [child.operation == source for child in node.inputs]
+            operation = node.operation
+            if isinstance(operation, FileChange):
+                for action in operation.actions:
+                    if isinstance(action, Copy) and action.input != NO_INPUT and inputs[action.input]:
+                        taken.update(action.sources)
+            elif isinstance(operation, Run):
+                bound = [mount for mount in operation.mounts if mount.input != NO_INPUT and inputs[mount.input]]
+                taken.update(mount.source for mount in bound)
+                if source.name == "context" and any(mount.kind == "tmpfs" for mount in operation.mounts):
+                    taken.add("/")  # to BuildKit a tmpfs without from= is mounted from the context
+        paths = sorted({posixpath.normpath(f"/{path}").lstrip("/") for path in taken})
+        return paths if all(paths) else []
+
+
+def local_dockerfile(name: str) -> dict[str, Any]:
+    """``llbDefinition`` and ``digestMapping`` of where a Dockerfile of this machine was read from."""
+    names = [name, f"{name}.dockerignore"]
+    if posixpath.basename(name) == "Dockerfile":
+        names.append(posixpath.join(posixpath.dirname(name), "dockerfile"))
+    attrs = {"local.differ": "none", "local.followpaths": _list(names), "local.sharedkeyhint": "dockerfile"}
+    source = {"Op": {"source": {"identifier": "local://dockerfile", "attrs": attrs}}, "constraints": {}}
+    digests = ["sha256:" + sha256(f"{number} {names}".encode()).hexdigest() for number in range(2)]
+    return {
+        "llbDefinition": [{"id": "step0", "op": source}, {"id": "step1", "op": {"Op": {}}, "inputs": ["step0:0"]}],
+        "digestMapping": dict(sorted(zip(digests, ("step0", "step1"), strict=True))),
+    }
 
 
 def as_resolved(image: ImageSource, images: Mapping[str, str]) -> tuple[str, str]:
@@ -127,6 +168,10 @@ def as_resolved(image: ImageSource, images: Mapping[str, str]) -> tuple[str, str
         if reference in images:
             return reference, images[reference]
     return image.reference, image.digest
+
+
+def _list(items: Sequence[str]) -> str:
+    return json.dumps(list(items), ensure_ascii=False, separators=(",", ":"))
 
 
 def _exec(run: Run) -> dict[str, Any]:

@@ -17,7 +17,21 @@ _ENGINE = (
     *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "CONTAINER_HOST"),
     "XDG_RUNTIME_DIR",
 )
+_GIT = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "SUDO_UID")
 PROGRESS_MODES = ("auto", "none", "plain", "quiet", "rawjson", "tty")
+
+
+class Versions(NamedTuple):
+    """What is told of the commit that a build context has checked out, as buildx's variables have it.
+
+    ``told`` (BUILDX_GIT_INFO): in provenance; ``labels`` (BUILDX_GIT_LABELS): in labels of the image; ``dirty``
+    (BUILDX_GIT_CHECK_DIRTY): whether anything was changed since. ``environment``: where git finds the user's configuration.
+    """
+
+    told: bool = True
+    labels: bool = False
+    dirty: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 class Settings(NamedTuple):
@@ -63,6 +77,9 @@ class Settings(NamedTuple):
     """What DOCKER_HOST, DOCKER_CONTEXT and the like say; see ``engines``."""
     metadata_provenance: str = "min"
     """BUILDX_METADATA_PROVENANCE: how much of it ``--metadata-file`` holds: ``min``, ``max``, or nothing at all."""
+
+    versions: Versions = Versions()
+    """BUILDX_GIT_INFO, BUILDX_GIT_LABELS, BUILDX_GIT_CHECK_DIRTY."""
 
     @property
     def logs(self) -> str:
@@ -160,6 +177,7 @@ def load(
         max_used_space=_size("SHIPLAP_MAX_USED_SPACE", environ, 0),
         engine=tuple((name, environ[name]) for name in _ENGINE if environ.get(name)),
         metadata_provenance=_metadata(environ.get("BUILDX_METADATA_PROVENANCE", "")),
+        versions=_versions(environ),
     )
 
 
@@ -205,6 +223,17 @@ def _metadata(text: str) -> str:
     if text == "disabled" or parse_bool(text) is False:
         return ""
     return text if text == "max" else "min"
+
+
+def _versions(environ: Mapping[str, str]) -> Versions:
+    # As buildx: what is neither yes nor no counts as unset; "full" is how labels were asked for once.
+    def asked(name: str, default: bool) -> bool:
+        truth = parse_bool(environ.get(f"BUILDX_GIT_{name}", ""))
+        return default if truth is None else truth
+
+    labels = environ.get("BUILDX_GIT_LABELS") == "full" or asked("LABELS", False)
+    given = tuple((name, environ[name]) for name in _GIT if name in environ)
+    return Versions(asked("INFO", True), labels, asked("CHECK_DIRTY", False), given)
 
 
 def _snapshots(text: str) -> str:

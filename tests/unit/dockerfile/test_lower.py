@@ -212,7 +212,7 @@ def test_cache_mounts() -> None:
 
 
 def test_a_local_context_as_a_stage_is_a_layer() -> None:
-    contexts = {"src": NamedContext("local", "/somewhere", ("*.o",))}
+    contexts = {"src": NamedContext("local", "src", ("*.o",))}
     plan = make("FROM missing AS src\nFROM src\nENV A=1\nRUN x\n", contexts=contexts)
     below = nodes(plan)[1]
     assert isinstance(below.operation, FileChange)
