@@ -13,11 +13,11 @@ from shiplap.api.looking import wanted_platform
 from shiplap.errors import UsageError
 from shiplap.events.facts import Sink
 from shiplap.images.copying import copy as copy_image
-from shiplap.images.copying import survey
 from shiplap.images.files import Boxed, BoxSource, merged, tar_of
 from shiplap.images.location import DOCKER_ARCHIVE, ENGINE, LAYOUT, OCI_ARCHIVE, STORE, Location, parse_location
 from shiplap.images.session import Session
 from shiplap.images.stored import StoreSource, StoreTarget
+from shiplap.images.surveying import survey
 from shiplap.images.written import Shipment, archive_bytes, to_file, write_pieces
 from shiplap.oci.digest import Digest
 from shiplap.oci.manifest import Descriptor
@@ -38,11 +38,13 @@ def copy(
     *,
     platform: str = "",
     everything: bool = False,
+    referrers: bool = False,
 ) -> Descriptor:
     """Copy the image at ``source`` to ``target`` (locations), its bytes unchanged; what is there now.
 
     All platforms, or ``platform`` alone; into a docker archive or an engine, this machine's platform unless
-    ``everything``. Raises UsageError (bad-location), and what source and target raise.
+    ``everything``. ``referrers``: and what refers to it. Raises UsageError (bad-location, no-referrers), and what source and
+    target raise.
     """
     origin, destination = parse_location(source), parse_location(target)
     wanted = parse_platform(platform) if platform else None
@@ -51,9 +53,8 @@ def copy(
     with Session(settings, sink) as session:
         if destination.transport == STORE:
             session.store  # noqa: B018 (so that what is written plain for a while lies on its disk)
-        return copy_image(
-            session.source(origin), session.target(destination, wanted), sink, wanted, everything=everything
-        )
+        places = session.source(origin), session.target(destination, wanted)
+        return copy_image(*places, sink, wanted, everything=everything, referrers=referrers)
 
 
 def save(

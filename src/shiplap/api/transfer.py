@@ -13,7 +13,7 @@ from shiplap.events.facts import Sink
 from shiplap.oci.digest import Digest
 from shiplap.oci.manifest import Descriptor, Index, Manifest, parse_manifest
 from shiplap.oci.platform import native_platform, parse_platform
-from shiplap.oci.reference import parse_reference
+from shiplap.oci.reference import Reference, parse_reference
 from shiplap.ops.workbench import telling
 from shiplap.registry.client import Registry
 from shiplap.registry.cutting import cut_when
@@ -48,7 +48,8 @@ def push_names(
             step = f"push {name}"
             with telling(sink, step, f"pushing {reference.familiar()}"):
                 if isinstance(manifest, Index):
-                    children = [_outgoing(store, entry.digest) for entry in manifest.manifests]
+                    held = _held(store, manifest, registry, reference)
+                    children = [_outgoing(store, entry.digest) for entry in held]
                     push_index(registry, reference, raw, manifest.media_type, children, step=step)
                 else:
                     push_image(registry, reference, raw, manifest.media_type, _blobs(store, manifest), step=step)
@@ -57,11 +58,20 @@ def push_names(
                     push_referrer(registry, reference, outgoing.raw, outgoing.media_type, outgoing.blobs, step=step)
 
 
-def push(text: str, settings: Settings, sink: Sink) -> None:
-    """Push the image that the store has under the name ``text``."""
+def push(text: str, settings: Settings, sink: Sink, platform: str = "") -> None:
+    """Push the image that the store has under the name ``text``; of an index, with ``platform``, that one's manifest alone.
+
+    Raises ImageError (incomplete-image) if neither the store nor the repository has all platforms of the index.
+    """
     with Store(Path(settings.root)) as store, store.in_use():
-        image = store.images.find(text)
-        push_names(store, settings, sink, [str(parse_reference(text))], image.digest)
+        digest = store.images.find(text).digest
+        if platform:
+            from shiplap.images.choose import choose_manifest
+            from shiplap.images.stored import StoreSource
+
+            source = StoreSource(store, text)
+            digest = choose_manifest(source, parse_platform(platform), *source.root())[0].digest
+        push_names(store, settings, sink, [str(parse_reference(text))], digest)
 
 
 def pull(text: str, platform: str, settings: Settings, sink: Sink) -> Image:
@@ -90,6 +100,18 @@ def pull(text: str, platform: str, settings: Settings, sink: Sink) -> Image:
         image = store.images.get(str(reference))
         assert image is not None
         return image
+
+
+def _held(store: Store, index: Index, registry: Registry, reference: Reference) -> list[Descriptor]:
+    """The manifests of ``index`` that the store has. The others have to be in the repository: raises ImageError."""
+    held = [entry for entry in index.manifests if store.blobs.has(entry.digest)]
+    there = [entry for entry in index.manifests if entry not in held and registry.has_manifest(reference, entry)]
+    missing = [entry for entry in index.manifests if entry not in held and entry not in there]
+    if missing:
+        from shiplap.images.surveying import incomplete
+
+        raise incomplete(reference.familiar(), missing, held)
+    return held
 
 
 def _outgoing(store: Store, digest: Digest) -> OutgoingManifest:

@@ -20,6 +20,12 @@ def run(name: str, argv: list[str]) -> int:
         action="store_true",
         help="all platforms: what is done anyway, but into docker-archive: and docker-daemon:, which take this machine's",
     )
+    p.add_argument(
+        "--referrers",
+        action="store_true",
+        help="also what refers to the image or to its platforms: signatures, attestations, bills of materials, and what refers "
+        "to those; between registries, layouts and OCI archives",
+    )
     p.add_argument("-q", "--quiet", action="store_true", help="print nothing")
     p.add_argument(
         "--progress", default="", choices=("auto", "plain", "tty", "quiet", "rawjson"), help="how progress is shown"
@@ -34,7 +40,15 @@ def run(name: str, argv: list[str]) -> int:
     settings = settings_of(options)
     mode = "quiet" if options.quiet else progress_mode(options.progress, settings)
     with view(mode, settings, "Copying") as sink:
-        copied = copy(options.source, options.target, settings, sink, platform=options.platform, everything=options.all)
+        copied = copy(
+            options.source,
+            options.target,
+            settings,
+            sink,
+            platform=options.platform,
+            everything=options.all,
+            referrers=options.referrers,
+        )
     if not options.quiet:
         print(copied.digest)
     return 0

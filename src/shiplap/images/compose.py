@@ -58,6 +58,8 @@ class Composed(msgspec.Struct, frozen=True):
 class ComposedSource:
     """A ``Source``: a composed image, whose manifests and blobs are wherever its parts are."""
 
+    attaches = False
+
     def __init__(self, composed: Composed) -> None:
         self.title = composed.descriptor.digest
         self.names: tuple[str, ...] = ()

@@ -30,6 +30,7 @@ class EngineTarget:
 
     partial = True
     one_platform = True
+    attaches = False
 
     def __init__(self, engines: Sequence[Engine], name: str, platform: Platform | None = None) -> None:
         self._engines = engines

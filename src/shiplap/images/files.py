@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import posixpath
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,9 @@ from shiplap.oci.manifest import (
     parse_manifest,
 )
 from shiplap.oci.reference import Reference, parse_reference
+from shiplap.oci.referrer import referrer_descriptor
 
+_LIST_TAG = re.compile(r"[a-z0-9]+-[0-9a-f]{32,64}")
 _NAME, _REF = "io.containerd.image.name", "org.opencontainers.image.ref.name"
 
 MOST_MEMBERS = 100_000
@@ -178,6 +181,8 @@ class Boxed:
 
     def __init__(self, box: Box) -> None:
         self.box = box
+        self.referrers: dict[Digest, list[Descriptor]] = {}
+        """Entries by what they refer to."""
         self._made: dict[Digest, bytes] = {}
         self._paths: dict[Digest, str] = {}
         if box.size("index.json") >= 0:
@@ -227,6 +232,10 @@ class Boxed:
         made = self._made.get(digest)
         return made if made is not None else b"".join(self.chunks(Descriptor(digest=digest, size=size)))
 
+    def manifest(self, entry: Descriptor) -> bytes:
+        """The manifest of an entry of an index. Raises ImageError (size-mismatch, digest-mismatch)."""
+        return self.read(entry.digest, self._sized(entry), MANIFEST_LIMIT)
+
     def chunks(self, descriptor: Descriptor) -> Iterator[bytes]:
         """A blob. Raises ImageError (blob-missing, digest-mismatch)."""
         if self.size(descriptor.digest) < 0:
@@ -252,16 +261,43 @@ class Boxed:
         index = parse_manifest(self._small("index.json"))
         if not isinstance(index, Index):
             raise ImageError(f"index.json of {self.box.title} is no index", code="invalid-archive")
-        found = []
+        found: list[Listed] = []
+        attached: list[Listed] = []
         for entry in index.manifests:
             annotations = entry.annotations or {}
             tag, full = annotations.get(_REF, ""), annotations.get(_NAME, "")
             if not full and ("/" in tag or ":" in tag):
                 full = tag
-            size = entry.size if entry.size >= 0 else self.size(entry.digest)
-            descriptor = Descriptor(self._kind(entry), entry.digest, size)
-            found.append(Listed(descriptor, (str(parse_reference(full)),) if full else (), (tag,) if tag else ()))
-        return found
+            descriptor = Descriptor(self._kind(entry), entry.digest, self._sized(entry))
+            image = Listed(descriptor, (str(parse_reference(full)),) if full else (), (tag,) if tag else ())
+            (attached if not full and self._attached(entry, tag) else found).append(image)
+        return found or attached
+
+    def _attached(self, entry: Descriptor, tag: str) -> bool:
+        """Whether an entry is here for what it refers to, which is remembered: itself (as oras has it) or all in a list."""
+        if self.size(entry.digest) < 0 or (tag and not _LIST_TAG.fullmatch(tag)):
+            return False
+        raw = self.manifest(entry)
+        parsed = parse_manifest(raw, entry.media_type)
+        if tag:  # "Unavailable Referrers API" of the distribution specification, which regctl goes by in layouts, too
+            listed = parsed.manifests if isinstance(parsed, Index) else ()
+            self.referrers.setdefault(tag.replace("-", ":"), []).extend(listed)
+            return isinstance(parsed, Index)
+        described, subject = referrer_descriptor(raw, parsed.media_type or entry.media_type)
+        if subject:
+            self.referrers.setdefault(subject, []).append(described)
+        return bool(subject)
+
+    def _sized(self, entry: Descriptor) -> int:
+        size = self.size(entry.digest)
+        if size >= 0 and entry.size not in (-1, size):
+            raise ImageError(
+                f"{self.box.title}: {entry.digest} has {size} bytes, its index says {entry.size}",
+                code="size-mismatch",
+                where=Place(blob=entry.digest),
+                hint="the file is damaged: make it anew",
+            )
+        return size if entry.size < 0 else entry.size
 
     def _kind(self, entry: Descriptor) -> str:
         if entry.media_type in media_types.INDEXES | media_types.MANIFESTS:
@@ -315,6 +351,8 @@ class Boxed:
 class BoxSource:
     """A ``Source``: one image of a box."""
 
+    attaches = True
+
     def __init__(self, boxed: Boxed, image: Listed) -> None:
         self._boxed = boxed
         self._root = image.descriptor
@@ -328,10 +366,9 @@ class BoxSource:
         return self._boxed.size(descriptor.digest) >= 0
 
     def manifest(self, descriptor: Descriptor) -> bytes:
-        size = self._boxed.size(descriptor.digest)
-        if size < 0:
+        if self._boxed.size(descriptor.digest) < 0:
             return b"".join(self._boxed.chunks(descriptor))  # which says that it is missing
-        return self._boxed.read(descriptor.digest, size, MANIFEST_LIMIT)
+        return self._boxed.manifest(descriptor)
 
     def chunks(self, descriptor: Descriptor, step: str = "") -> Iterator[bytes]:
         small = self._boxed.size(descriptor.digest) == descriptor.size <= CONFIG_LIMIT
@@ -347,7 +384,8 @@ class BoxSource:
         return None
 
     def referrers(self, digest: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
-        return ()
+        found = {each.digest: each for each in self._boxed.referrers.get(digest, ())}
+        return tuple(each for each in found.values() if artifact_type in ("", each.artifact_type))
 
 
 def merged(images: list[Listed]) -> Listed:

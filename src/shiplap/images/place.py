@@ -25,6 +25,8 @@ class Source(Protocol):
     """How to call it in messages."""
     names: tuple[str, ...]
     """The full references it is known by there."""
+    attaches: bool
+    """It can hold what refers to an image, and ``referrers`` knows it."""
 
     def root(self) -> tuple[Descriptor, bytes]:
         """The manifest or index, its very bytes."""
@@ -45,16 +47,26 @@ class Source(Protocol):
         """The repository of a registry that has the blob, if one has: another there may take it without a copy."""
 
     def referrers(self, digest: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
-        """The manifests there that have this one as their subject, where that can be asked."""
+        """The manifests there that have this one as their subject; none where none can be."""
 
 
 class Transfer(msgspec.Struct, frozen=True):
-    """What a copy moves. ``manifests`` has each one's bytes, those that others name first and the root last."""
+    """What a copy moves. ``manifests`` has each one's bytes, those that others name first and the root last.
+
+    ``attached`` are referrers: each root has a subject, among these manifests or among those attached before it.
+    """
 
     root: Descriptor
     manifests: tuple[tuple[Descriptor, bytes], ...]
     blobs: tuple[Descriptor, ...]
     names: tuple[str, ...] = ()
+    attached: tuple[Transfer, ...] = ()
+
+    def whole(self) -> tuple[list[tuple[Descriptor, bytes]], list[Descriptor]]:
+        """All manifests and all blobs, those of what is attached too, each once."""
+        parts = (self, *self.attached)
+        manifests = {each[0].digest: each for part in parts for each in part.manifests}
+        return list(manifests.values()), list({blob.digest: blob for part in parts for blob in part.blobs}.values())
 
 
 class Target(Protocol):
@@ -65,6 +77,8 @@ class Target(Protocol):
     """It may hold an index of which some manifests are missing."""
     one_platform: bool
     """It is meant for one platform's image, unless more is asked for."""
+    attaches: bool
+    """It can hold what is ``attached``."""
 
     def write(self, transfer: Transfer, source: Source, step: str) -> None:
         """Put it there; what is there already is not read again."""

@@ -18,6 +18,8 @@ from shiplap.registry.upload import Opener
 class RegistrySource:
     """A ``Source``: what a registry has under the reference ``text``."""
 
+    attaches = True
+
     def __init__(self, registry: Registry, text: str) -> None:
         self._registry = registry
         self._reference = parse_reference(text)
@@ -54,6 +56,7 @@ class RegistryTarget:
 
     partial = False
     one_platform = False
+    attaches = True
 
     def __init__(self, registry: Registry, text: str) -> None:
         self._registry = registry
@@ -66,18 +69,25 @@ class RegistryTarget:
                 f"{self.title} names another digest than that of the image, {transfer.root.digest}",
                 code="digest-mismatch",
             )
+        # First, so that whoever asks for signatures finds them as soon as the tag names the image: a subject may come later
+        # (distribution specification 1.1, "Pushing Manifests with Subject").
+        for each in transfer.attached:
+            self._push(self._reference._replace(tag="", digest=each.root.digest), each, source, step)
+        self._push(self._reference, transfer, source, step)
+
+    def _push(self, reference: Reference, transfer: Transfer, source: Source, step: str) -> None:
         *children, (root, raw) = transfer.manifests
         blobs = {
             blob.digest: OutgoingBlob(blob, opener_of(source, blob), source.home_of(blob)) for blob in transfer.blobs
         }
         parsed = parse_manifest(raw, root.media_type, root.digest)
         if isinstance(parsed, Manifest):
-            push_image(self._registry, self._reference, raw, root.media_type, list(blobs.values()), step=step)
+            push_image(self._registry, reference, raw, root.media_type, list(blobs.values()), step=step)
             return
         outgoing = [OutgoingManifest(each, descriptor.media_type) for descriptor, each in children]
         if outgoing:
             outgoing[0] = OutgoingManifest(outgoing[0].raw, outgoing[0].media_type, tuple(blobs.values()))
-        push_index(self._registry, self._reference, raw, root.media_type, outgoing, step=step)
+        push_index(self._registry, reference, raw, root.media_type, outgoing, step=step)
 
 
 def opener_of(source: Source, blob: Descriptor) -> Opener:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shiplap.errors import ImageError
+from shiplap.errors import ImageError, Place
 from shiplap.images.fetching import fetch_blobs
 from shiplap.images.place import CHUNK, Source, Transfer
 from shiplap.oci.digest import Digest, is_digest
@@ -15,6 +15,8 @@ from shiplap.store.store import Store
 
 class StoreSource:
     """A ``Source``: what the store knows as ``text``. Raises ImageError: no-such-image, ambiguous-image."""
+
+    attaches = False
 
     def __init__(self, store: Store, text: str) -> None:
         self._store = store
@@ -35,6 +37,14 @@ class StoreSource:
         return self._store.blobs.has(descriptor.digest)
 
     def manifest(self, descriptor: Descriptor) -> bytes:
+        if descriptor.platform is not None and not self.holds(descriptor):
+            platform = descriptor.platform.parsed()
+            raise ImageError(
+                f"{self.title} is here without {platform}",
+                code="incomplete-image",
+                where=Place(blob=descriptor.digest),
+                hint=f"shiplap pull --platform {platform} brings it",
+            )
         return self._store.blobs.read(descriptor.digest)
 
     def chunks(self, descriptor: Descriptor, step: str = "") -> Iterator[bytes]:
@@ -63,6 +73,7 @@ class StoreTarget:
 
     partial = True
     one_platform = False
+    attaches = False
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store

@@ -12,6 +12,7 @@ import msgspec
 from shiplap.errors import ExportError, ImageError
 from shiplap.export.archive import (
     LAYOUT_FILE,
+    NAME_ANNOTATION,
     REF_ANNOTATION,
     blob_path,
     docker_entry,
@@ -50,9 +51,9 @@ def archive_bytes(
     small: dict[Digest, bytes] = {}
     large: dict[Digest, tuple[Descriptor, Source]] = {}
     for transfer, source in shipments:
-        for descriptor, raw in transfer.manifests:
-            small[descriptor.digest] = raw
-        for blob in transfer.blobs:
+        manifests, blobs = transfer.whole()
+        small.update((descriptor.digest, raw) for descriptor, raw in manifests)
+        for blob in blobs:
             large.setdefault(blob.digest, (blob, source))
     created = format_time(int(time.time()))
     entries = [entry for transfer, _ in shipments for entry in _entries(transfer, tag, created)]
@@ -76,10 +77,14 @@ def archive_bytes(
 
 
 def _entries(transfer: Transfer, tag: str, created: str) -> list[Descriptor]:
-    if not tag:
-        return index_entries(transfer.root, transfer.names, created)
-    annotations = {**index_entries(transfer.root, (), created)[0].annotations, REF_ANNOTATION: tag}
-    return [msgspec.structs.replace(transfer.root, annotations=dict(sorted(annotations.items())))]
+    attached = [_unnamed(each.root) for each in transfer.attached]
+    return [*index_entries(transfer.root, transfer.names, created, tag), *attached]
+
+
+def _unnamed(entry: Descriptor) -> Descriptor:
+    """An entry that refers to another and is found by its subject: what its maker annotated it with shall not name it here."""
+    own = {key: value for key, value in entry.annotations.items() if key not in (NAME_ANNOTATION, REF_ANNOTATION)}
+    return msgspec.structs.replace(entry, annotations=own)
 
 
 def _docker_entry(shipment: Shipment, platform: Platform) -> dict[str, Any]:
@@ -99,6 +104,7 @@ class ArchiveTarget:
         self._name = name
         self._platform = platform or native_platform()
         self.one_platform = docker
+        self.attaches = not docker
 
     def write(self, transfer: Transfer, source: Source, step: str) -> None:
         named, tag = called(transfer, self._name, full=self._docker)
@@ -134,6 +140,7 @@ class LayoutTarget:
 
     partial = True
     one_platform = False
+    attaches = True
 
     def __init__(self, path: str, tag: str) -> None:
         self._path = Path(path)
@@ -150,8 +157,9 @@ class LayoutTarget:
 
     def _write(self, transfer: Transfer, source: Source, step: str) -> None:
         known = self._index()
-        fetch_blobs(source, [blob for blob in transfer.blobs if not self._has(blob)], self._put, step)
-        for descriptor, raw in transfer.manifests:
+        manifests, blobs = transfer.whole()
+        fetch_blobs(source, [blob for blob in blobs if not self._has(blob)], self._put, step)
+        for descriptor, raw in manifests:
             path = self._path / blob_path(descriptor.digest)
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as out:

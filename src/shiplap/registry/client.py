@@ -18,12 +18,13 @@ from shiplap.oci import media_types
 from shiplap.oci.digest import Digest, digest_of, is_digest, parse_digest
 from shiplap.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, decode_json, parse_manifest
 from shiplap.oci.reference import Reference, is_tag
+from shiplap.oci.referrer import referrer_descriptor
 from shiplap.registry.authority import Authority, Site
 from shiplap.registry.connection import Answer, Connections, Timing, join_url, split_url
 from shiplap.registry.download import Report, blob_chunks
 from shiplap.registry.failure import Redactor
 from shiplap.registry.patience import Patience, TryAgain
-from shiplap.registry.referrers import Referrers, referrer_descriptor
+from shiplap.registry.referrers import Referrers
 from shiplap.registry.sites import Sites
 from shiplap.registry.transport import Call, Transport
 from shiplap.registry.upload import Check, Opener, Upload
@@ -104,6 +105,13 @@ class Registry:
                 where=Place(blob=digest),
             )
         return raw
+
+    def has_manifest(self, ref: Reference, descriptor: Descriptor) -> bool:
+        """Whether the repository itself (no mirror) holds the manifest."""
+        site = self._sites.writing(ref)
+        target = f"/v2/{site.path}/manifests/{parse_digest(descriptor.digest)}"
+        call = Call("HEAD", site, target, _pull(site), {"Accept": ACCEPT}, accept=frozenset({200, 404}))
+        return self._transport.perform(call, lambda answer: answer.status == 200)
 
     def open_blob(
         self, ref: Reference, descriptor: Descriptor, *, step: str = "", mirrors: bool = True, told: bool = True

@@ -17,7 +17,8 @@ import msgspec
 from shiplap.errors import ImageError, Place, RegistryError
 from shiplap.oci import media_types
 from shiplap.oci.digest import Digest, digest_of, parse_digest
-from shiplap.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, Manifest, encode_json, parse_manifest
+from shiplap.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, encode_json, parse_manifest
+from shiplap.oci.referrer import referrers_tag
 from shiplap.registry.authority import Site
 from shiplap.registry.connection import Answer, join_url, split_url
 from shiplap.registry.transport import Call, Transport
@@ -29,28 +30,6 @@ TRIES = 8
 """How often an entry that another client has overwritten is put into a list under a tag again."""
 
 T = TypeVar("T")
-
-
-def referrers_tag(digest: Digest) -> str:
-    """The tag of the list where there is no referrers API: algorithm and digest, each cut to the specified length."""
-    algorithm, _, encoded = parse_digest(digest).partition(":")
-    return re.sub(r"[^A-Za-z0-9._-]", "-", f"{algorithm[:32]}-{encoded[:64]}")
-
-
-def referrer_descriptor(raw: bytes, media_type: str) -> tuple[Descriptor, Digest]:
-    """The entry that a manifest or index gets in the list of its subject, and that subject; "" if it has none."""
-    parsed = parse_manifest(raw, media_type)
-    kind = parsed.artifact_type
-    if not kind and isinstance(parsed, Manifest):
-        kind = parsed.config.media_type
-    entry = Descriptor(
-        media_type=media_type,
-        digest=digest_of(raw),
-        size=len(raw),
-        annotations=parsed.annotations,
-        artifact_type=kind,
-    )
-    return entry, parse_digest(parsed.subject.digest) if parsed.subject is not None else ""
 
 
 class Referrers:

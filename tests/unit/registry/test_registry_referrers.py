@@ -16,7 +16,7 @@ from shiplap.oci.reference import parse_reference
 from shiplap.registry.client import Registry
 from shiplap.registry.memory import Fault, MemoryRegistry, Reply
 from shiplap.registry.push import OutgoingBlob, push_referrer
-from shiplap.registry.referrers import referrers_tag
+from shiplap.oci.referrer import referrers_tag
 from shiplap.settings import Mirror, Network, RegistryRule
 
 EMPTY = b"{}"
