@@ -73,6 +73,23 @@ def test_images_are_joined_and_shown(home: Shiplap, real: Served) -> None:
         assert json.loads(config)["architecture"] == name
 
 
+def test_attestations_come_along(home: Shiplap, real: Served, tmp_path: Path) -> None:
+    name = f"{real.host}/attested:1"
+    home.run("build", "-q", "--provenance=mode=min", "-t", name, "-o", "type=registry,referrers=true", ".")
+    digest = digest_at(home, f"docker://{name}")
+    places = [f"docker://{name}", f"oci:{tmp_path}/attested:1", f"docker://{real.host}/far/attested:1"]
+    for before, after in pairwise(places):
+        assert home.run("copy", "--referrers", before, after).stdout.strip() == digest
+
+    def listed(repository: str) -> list[str]:
+        raw = real.skopeo("inspect", "--raw", f"docker://{real.host}/{repository}:{digest.replace(':', '-')}")
+        return [entry["digest"] for entry in json.loads(raw)["manifests"]]
+
+    assert listed("far/attested") == listed("attested") != []
+    found = real.skopeo("inspect", "--raw", f"docker://{real.host}/far/attested@{listed('far/attested')[0]}")
+    assert json.loads(found)["subject"]["digest"] == digest
+
+
 def test_what_is_not_there_or_not_allowed(home: Shiplap, real: Served) -> None:
     missing = home.run("copy", f"docker://{real.host}/made:never", "store:x", check=False)
     assert missing.returncode == 1 and "404 Not Found" in missing.stderr and "try: check" in missing.stderr
