@@ -91,9 +91,11 @@ class _Keeper:
             code, memory = self._process(stdout, stderr)
             unmake(root, self._made)
             self._made = []
-            owners = self._ledger.collect(upper, root, request["owners"]) if self._ledger is not None else None
+            owners = self._ledger.collect(upper, root) if self._ledger is not None else None
         finally:
             unmake(root, self._made)
+            if self._ledger is not None:
+                self._ledger.close()
             os.close(root)
             os.close(upper)
             if self._emulation is not None:

@@ -4,12 +4,18 @@ An inode outlives renames and further names, so it is what a record is about; bu
 once it is gone. So a record also knows when its file was born (statx, Linux 4.11; ext4, xfs, btrfs, f2fs, tmpfs since 6.x
 tell). Files of lower layers keep their number while they are there, and overlayfs shows it also after copying them up, so
 of those no birth is kept.
+
+Only a file of several names in a lower layer changes its number when it is copied up, for it then is another file than its
+other names show, and overlayfs leaves no mark of where it came from (ovl_copy_up_one: no origin unless there is an index). So
+each such name is held open (O_PATH). A descriptor goes with what it was opened for, through the copying up and from name to
+name; a file that takes its place it does not show. When its number changes, the record is written for the new one too.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import time
 
 from shiplap.sandbox import linux
 
@@ -25,7 +31,7 @@ FOLLOW, NO_FOLLOW, EMPTY = 0, 0x100, 0x1000
 _WANTED = 0xFFF | 0x1000
 """STATX_BASIC_STATS, STATX_BTIME and STATX_MNT_ID (Linux 5.8)."""
 _BTIME = 0x800
-_ORIGINS = ("user.overlay.origin", "trusted.overlay.origin")
+_SECOND = 10**9
 
 
 def key(device: int, inode: int) -> bytes:
@@ -46,7 +52,7 @@ class Found:
         self.mode = number(raw[28:30], "little")
         self.key = raw[32:40] + raw[136:144]
         known = number(raw[0:4], "little") & _BTIME
-        self.born = number(raw[80:88], "little") * 10**9 + number(raw[88:92], "little") if known else -1
+        self.born = number(raw[80:88], "little") * _SECOND + number(raw[88:92], "little") if known else -1
 
 
 class Ledger:
@@ -59,6 +65,12 @@ class Ledger:
         self.records: dict[bytes, Record] = {}
         self.groups = False
         """Whether any directory belongs to another group than root: what is made in it may take that."""
+        self._linked: list[tuple[int, int, bytes]] = []
+        """Names of files of several names in lower layers that have not been copied up: descriptor, inode, key."""
+        self._began = time.time_ns() - _SECOND
+        """What was born later may have been copied up. (Times of files are up to 10 ms behind the clock.)"""
+        self._others: set[bytes] = set()
+        """Keys of files that were born later, and are none of these."""
 
     def look(self, directory: int, path: bytes, flags: int) -> Found:
         """statx(2) of ``path``. Raises OSError."""
@@ -67,7 +79,7 @@ class Ledger:
     def recorded(self, directory: int, path: bytes, flags: int) -> Record | None:
         """The record of the file at ``path``, quickly where there is none. Raises OSError."""
         raw = self.status.statx(directory, path, flags, _WANTED)
-        return self.of(Found(raw)) if raw[32:40] + raw[136:144] in self.records else None
+        return self.of(Found(raw)) if self._linked or raw[32:40] + raw[136:144] in self.records else None
 
     def mounted(self, directory: int, path: bytes) -> bytes:
         """What tells the directory at ``path``, and the mount it is reached by, from every other. Raises OSError."""
@@ -77,6 +89,11 @@ class Ledger:
     def of(self, found: Found) -> Record | None:
         """The record of a file, if it is about this very file."""
         record = self.records.get(found.key)
+        if record is None and self._linked and found.key not in self._others and not 0 <= found.born < self._began:
+            self._follow_links()
+            record = self.records.get(found.key)
+            if record is None:
+                self._others.add(found.key)
         if record is None or record[4] in (-1, found.born):
             return record
         del self.records[found.key]
@@ -108,13 +125,42 @@ class Ledger:
             self.write(found, uid, gid, stat.S_IFMT(mode) if mode >= 0 else 0, max(rdev, 0))
             if lower:
                 self.records[found.key] = (*self.records[found.key][:4], -1)
+                if found.links > 1 and not stat.S_ISDIR(found.mode):
+                    self._hold(root, os.fsencode(path), found.key)
 
-    def collect(self, upper: int, root: int, owners: Mapping[str, Owner]) -> dict[str, Owner]:
+    def _hold(self, root: int, path: bytes, key: bytes) -> None:
+        try:
+            fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+        except OSError:  # more names than this process may have descriptors: the rest lose their owner if written to
+            return
+        self._linked.append((fd, os.fstat(fd).st_ino, key))
+
+    def _follow_links(self) -> None:
+        """Give those that were copied up since the record of the file they were copied from."""
+        left = []
+        for fd, inode, key in self._linked:
+            if os.fstat(fd).st_ino == inode:
+                left.append((fd, inode, key))
+                continue
+            found, old = self.look(fd, b"", EMPTY), self.records.get(key)
+            known = self.records.get(found.key)
+            if old is not None and (
+                known is None or known[4] != found.born
+            ):  # else it has been given to somebody since
+                self.records[found.key] = (*old[:4], found.born)
+            os.close(fd)
+        self._linked = left
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for fd, _, _ in self._linked:
+            os.close(fd)
+        self._linked = []
+
+    def collect(self, upper: int, root: int) -> dict[str, Owner]:
         """Records of what lies in the directory ``upper``, by path, as ``seed`` takes them; ``root`` is the same with
-        lower layers below it, whose records were ``owners``.
-
-        A file with several names changes its number when it is copied up; what is on record for its path then holds on.
-        """
+        lower layers below it."""
+        self._follow_links()
         collected: dict[str, Owner] = {}
         for path in _paths(upper):
             try:
@@ -130,8 +176,6 @@ class Ledger:
                     collected[path] = (uid, gid, kind | stat.S_IMODE(found.mode), rdev)
                 elif (uid, gid) != (found.uid, found.gid):
                     collected[path] = (uid, gid, -1, -1)
-            elif path in owners and found.links > 1 and _copied_up(upper, path):
-                collected[path] = owners[path]
         return collected
 
 
@@ -151,14 +195,3 @@ def _paths(upper: int) -> Iterator[str]:
                         pending.append(path)
         finally:
             os.close(fd)
-
-
-def _copied_up(upper: int, path: str) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=upper)
-    except OSError:
-        return False
-    try:
-        return any(name in os.listxattr(fd) for name in _ORIGINS)
-    finally:
-        os.close(fd)
