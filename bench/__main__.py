@@ -22,7 +22,7 @@ from bench.peers import Builder, Library, builders
 from bench.plot import svg
 from bench.runner import Runner
 from bench.scenarios import SCENARIOS, Scenario, renamed, words
-from bench.transfers import Registries
+from bench.transfers import SIZE, Registries
 
 HERE = Path(__file__).resolve().parent
 
@@ -109,7 +109,10 @@ def _transfer(scenario: Scenario, present: list[Builder], registries: Registries
         for builder in moving:
             if scenario.transfer == "pull":
                 builder.forget()
+                before = builder.disk()
                 ran = builder.pull(registries.image)
+                if builder.disk() - before < SIZE:
+                    raise RuntimeError(f"{builder.name} pulled less than the image is made of")
             else:
                 ran = builder.push(registries.image, registries.empty())
             seconds.setdefault(builder.name, []).append(ran.seconds)

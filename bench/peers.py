@@ -85,6 +85,7 @@ class Shiplap(Builder):
         return {**os.environ, "SHIPLAP_ROOT": str(self._root)}
 
     def forget(self) -> None:
+        self.say([self._program, "rmi", "--all"])  # prune keeps what has a name
         self.say([self._program, "prune", "--all", "--force"])
 
     def disk(self) -> int:
@@ -139,6 +140,7 @@ class BuildKit(Builder):
 
     def forget(self) -> None:
         self.say(["buildctl", "prune", "--all"])
+        shutil.rmtree(self._work / "moved-layout", ignore_errors=True)  # a blob that lies there is not asked for again
 
     def disk(self) -> int:
         """What the daemon counts: plain sizes of snapshots, and blobs."""
@@ -226,6 +228,9 @@ class Skopeo(Builder):
 
     def forget(self) -> None:
         shutil.rmtree(self._work / "skopeo", ignore_errors=True)
+
+    def disk(self) -> int:
+        return _bytes_in(self._work / "skopeo")
 
     def pull(self, image: str) -> Ran:
         return self._copy(f"docker://{image}", f"oci:{self._work / 'skopeo'}:1")

@@ -14,6 +14,8 @@ from pathlib import Path
 from bench.scenarios import words
 
 LAYERS = 8
+SIZE = 1 << 30
+"""What is moved at least, in bytes."""
 
 
 class Registries:

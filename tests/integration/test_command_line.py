@@ -125,7 +125,12 @@ def test_images_tag_rmi_prune_du(shiplap: Shiplap, tmp_path: Path) -> None:
     assert "snapshots" in shiplap.run("du").stdout
     history = [json.loads(line) for line in shiplap.run("history", "--format", "json", "b:2").stdout.splitlines()]
     assert history[0]["created_by"] == "RUN /bin/sh -c echo hi > /x # buildkit"
-    shiplap.run("rmi", "b:2", "busybox")
+    assert "[bad-command-line]" in shiplap.run("rmi", "--all", "b:2", check=False).stderr
+    assert "[bad-command-line]" in shiplap.run("rmi", check=False).stderr
+    assert shiplap.run("rmi", "--all").stdout.splitlines() == [
+        "Untagged: docker.io/library/b:2",
+        "Untagged: docker.io/library/busybox:latest",
+    ]
     shiplap.run("prune", "--all")
     assert shiplap.run("images").stdout.count("\n") == 1
     assert list((shiplap.root / "blobs/sha256").iterdir()) == []

@@ -63,11 +63,11 @@ def tag(source: str, target: str, settings: Settings) -> str:
     return name
 
 
-def remove(texts: Sequence[str], settings: Settings) -> list[str]:
-    """Forget names; the names forgotten. Blobs that nothing needs any more go with the next prune."""
+def remove(texts: Sequence[str] | None, settings: Settings) -> list[str]:
+    """Forget names (None: all); the names forgotten. Blobs that nothing needs any more go with the next prune."""
     removed = []
     with Store(Path(settings.root), freeing=True) as store:
-        for text in texts:
+        for text in texts if texts is not None else [image.name for image in store.images.all()]:
             image = store.images.find(text)
             store.images.remove(image.name)
             removed.append(image.name)
