@@ -15,9 +15,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from shiplap.errors import Interrupted, SandboxError
 from shiplap.sandbox.native import NativeRuntime
@@ -138,15 +139,21 @@ def asked(room: Room, here: Path) -> str:
     return room.sh(". /probe.sh", identity=Identity(groups=(0,)), env=(PATH, "HOME=/root"))
 
 
+def ended(status: ExitStatus) -> ExitStatus:
+    """How it ended, without the owners on record, which only some machines need."""
+    return replace(status, owners=None)
+
+
 def exit_codes(room: Room) -> None:
-    assert room.run("true")[0] == ExitStatus(0)
-    assert room.run("sh", "-c", "exit 3")[0] == ExitStatus(3)
+    assert ended(room.run("true")[0]) == ExitStatus(0)
+    assert ended(room.run("sh", "-c", "exit 3")[0]) == ExitStatus(3)
     assert room.run("sh", "-c", "sh -c 'kill -9 $$'; exit $?")[0].code == 137
     assert room.run("sh", "-c", "exit 255")[0].code == 255
 
 
 def streams_are_apart(room: Room) -> None:
-    assert room.run("sh", "-c", "echo out; echo err >&2") == (ExitStatus(0), "out\n", "err\n")
+    status, out, err = room.run("sh", "-c", "echo out; echo err >&2")
+    assert (ended(status), out, err) == (ExitStatus(0), "out\n", "err\n")
 
 
 def stdin_is_empty(room: Room) -> None:

@@ -299,7 +299,7 @@ class _Build:
         request, settings = self._request, self._settings
         return Workbench(
             store=store,
-            runtime=runtime_for(request.isolation, settings),
+            runtime=runtime_for(request.isolation, settings, store.results),
             images=images,
             sink=self._sink,
             secrets={secret.id: _reader(secret, self._environ) for secret in request.secrets},

@@ -11,13 +11,16 @@ from shiplap.errors import SandboxError
 from shiplap.settings import Settings
 
 if TYPE_CHECKING:
+    from shiplap.sandbox.detect import Memory
     from shiplap.sandbox.spec import Runtime
 
 _state: dict[str, bool] = {"single": False}
 
 
-def runtime_for(isolation: str, settings: Settings) -> Callable[[], Runtime]:
+def runtime_for(isolation: str, settings: Settings, memory: Memory | None = None) -> Callable[[], Runtime]:
     """A function that gives the runtime for ``isolation`` (auto, native, oci), the same one each time.
+
+    ``memory``: where it is kept for other processes that one works.
 
     It raises SandboxError(code="no-user-namespace") in an ordinary user's program that has not entered one: entering
     changes who the whole process is, so that is for the program to say, not for a library to do behind its back.
@@ -36,7 +39,7 @@ def runtime_for(isolation: str, settings: Settings) -> Callable[[], Runtime]:
             if not chosen:
                 from shiplap.sandbox.detect import choose
 
-                chosen.append(choose(isolation, settings.root, settings.snapshots))
+                chosen.append(choose(isolation, settings.root, settings.snapshots, memory))
             return chosen[0]
 
     return runtime

@@ -53,7 +53,7 @@ def run_image(
         image = store.images.find(text)
         resolved = _resolve(store, image.digest, platform)
         config = resolved.config.config
-        runtime = runtime_for(isolation, settings)
+        runtime = runtime_for(isolation, settings, store.results)
         bench = Workbench(store=store, runtime=runtime, images=_AtHome(), sink=sink, cancel=cancel or threading.Event())
         bench.programs = settings.helper_path
         built = store.results.get(built_key(resolved.digest))

@@ -26,6 +26,8 @@ def run(name: str, argv: list[str]) -> int:
     p.add_argument("--format", default="text", choices=("text", "json"), help="json: one object, for scripts")
     options = p.parse_args(argv)
     settings = settings_of(options)
+    import msgspec
+
     from shiplap.api.doctor import examine, look
 
     machine = look()
@@ -35,13 +37,9 @@ def run(name: str, argv: list[str]) -> int:
         try:
             enter_user_namespace()
         except SandboxError as error:
-            import dataclasses
-
-            machine = dataclasses.replace(machine, userns=error.message, userns_fix=error.hint or "")
+            machine = msgspec.structs.replace(machine, userns=error.message, userns_fix=error.hint or "")
     report = examine(machine, settings)
     if options.format == "json":
-        import msgspec
-
         print(msgspec.json.format(msgspec.json.encode(report)).decode())
     else:
         print("\n".join(lines(report)))

@@ -11,13 +11,15 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from shiplap.layers.compression import Codec
 from shiplap.oci.digest import Digest
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _WAITING = 4
 """Blocks beyond one for each processor that may be in memory, compressed or not yet."""
@@ -90,6 +92,8 @@ class Sink:
         )
 
     def _start(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # 10 ms, which a tar of one block does not need
+
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="shiplap-compress")
         self._writer = threading.Thread(target=self._drain, name="shiplap-write", daemon=True)
         self._writer.start()

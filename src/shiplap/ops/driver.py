@@ -7,6 +7,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+
+import msgspec
 
 from shiplap.errors import Interrupted, ShiplapError
 from shiplap.events.facts import StepFinished, StepStarted
@@ -35,6 +38,15 @@ LIVE = "live"
 """The result of a local source, which has no snapshot: its tree is opened where it lies."""
 
 
+class _GetReady(msgspec.Struct, frozen=True):
+    """Start what isolates steps beside the first other work: 60 ms until a RUN could begin. ``network``: it needs one."""
+
+    network: bool
+
+
+_Work = Instruction | _GetReady
+
+
 class Driver:
     """Gets the results of nodes. One for a build; ``solve`` may be called once."""
 
@@ -49,6 +61,8 @@ class Driver:
         self._hits: dict[str, str] = {}
         """Keys that were found or made, and the snapshots they led to: what prune shall count as used now."""
         self._memory_lock = threading.Lock()
+        self._unready = any(isinstance(node.operation, Run) for node in walk(self._targets))
+        """There are RUNs, and nobody has begun to get ready for one."""
 
     @property
     def used(self) -> Mapping[str, str]:
@@ -83,8 +97,9 @@ class Driver:
                             fault = error
                             self._bench.cancel.set()
                         continue
-                    pending += 1
-                    pool.submit(instruction)
+                    for work in (*self._ready_before(instruction), instruction):
+                        pending += 1
+                        pool.submit(work)
                 if not pending:
                     break
                 try:
@@ -108,6 +123,14 @@ class Driver:
         self._bench.store.results.touch(self._hits)
         if fault is not None:
             raise fault
+
+    def _ready_before(self, instruction: Instruction) -> list[_GetReady]:
+        """What to begin beside ``instruction``: at the first work that a RUN waits for, its sandbox."""
+        if not self._unready or not isinstance(instruction, Execute):
+            return []
+        steps = [node.operation for node in self._solver.missing if isinstance(node.operation, Run)]
+        self._unready = not steps
+        return [_GetReady(any(step.network == "default" for step in steps))] if steps else []
 
     def unmade(self) -> list[Node]:
         """Nodes that ``solve`` would make, as far as the cache and the contexts tell without anything being made."""
@@ -133,17 +156,23 @@ class Driver:
 
     # -- carrying instructions out
 
-    def _work(self, instruction: Instruction) -> None:
+    def _work(self, instruction: _Work) -> None:
         try:
             self._bench.check()
             if isinstance(instruction, Digest):
                 contents = {number: self._digest(instruction.node, number) for number in instruction.inputs}
                 self._answers.put(lambda: self._solver.digested(instruction.node, contents))
+            elif isinstance(instruction, _GetReady):
+                with suppress(ShiplapError):  # which the RUN itself raises, at its place in the Dockerfile
+                    runtime = self._bench.runtime()
+                    if instruction.network:
+                        runtime.outlet()
+                self._answers.put(list)
             elif isinstance(instruction, Execute):
                 result, reused = self._execute(instruction.node, instruction.keys)
                 self._answers.put(lambda: self._solver.executed(instruction.node, result, reused=reused))
         except BaseException as error:  # noqa: BLE001  every fault travels to the driving thread, which raises it
-            if isinstance(error, ShiplapError):
+            if isinstance(error, ShiplapError) and not isinstance(instruction, _GetReady):
                 about = instruction.node.about
                 error.where = about.place if error.where is None else error.where
                 error.platform = error.platform or about.platform
@@ -276,12 +305,12 @@ class Driver:
 class _Pool:
     """Threads that are started when there is work for them, and joined at the end (concurrent.futures costs 10 ms)."""
 
-    def __init__(self, work: Callable[[Instruction], None], most: int, broken_off: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[_Work], None], most: int, broken_off: Callable[[], None]) -> None:
         self._work = work
         self._most = most
         self._broken_off = broken_off
         self._threads: list[threading.Thread] = []
-        self._queue: queue.SimpleQueue[Instruction | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
 
     def __enter__(self) -> _Pool:
@@ -295,7 +324,7 @@ class _Pool:
         for thread in self._threads:
             thread.join()
 
-    def submit(self, instruction: Instruction) -> None:
+    def submit(self, instruction: _Work) -> None:
         self._queue.put(instruction)
         if not self._idle.acquire(blocking=False) and len(self._threads) < self._most:
             thread = threading.Thread(target=self._serve, name=f"shiplap-step-{len(self._threads)}", daemon=True)

@@ -14,7 +14,6 @@ from shiplap.events.facts import StepOutput
 from shiplap.graph.node import Node
 from shiplap.graph.operations import NO_INPUT, Mount, Run
 from shiplap.ops.accounts import Accounts
-from shiplap.ops.agent import relay
 from shiplap.ops.foreign import emulator_for
 from shiplap.ops.rootfs import can_overlay, spare_copy, step_root
 from shiplap.ops.workbench import Workbench
@@ -309,6 +308,8 @@ class _Mounts:
                     hint="give it with --ssh",
                 )
             return None
+        from shiplap.ops.agent import relay
+
         directory = self._held.enter_context(self._bench.store.scratch("agent"))
         directory.chmod(0o711)
         mode = 0o600 if mount.mode is None else mount.mode

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 _BASE = 0x400000
 _ALIGN = 0x10000
 """The largest page of any of them (ppc64le, loong64)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Processor:
+class Processor(msgspec.Struct, frozen=True):
     """What an ELF file says of the processor it is for, and what qemu calls that."""
 
     number: int

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+
+import msgspec
 
 from shiplap.errors import SandboxError
 from shiplap.oci.platform import Platform, native_platform, parse_platform
@@ -39,8 +40,7 @@ _LEVELS = (
 """The levels of the x86-64 psABI, each with what it adds, by the names of /proc/cpuinfo."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """How programs of ``architecture`` run here. ``how``: ``native``, ``host`` (an emulator that the machine has
     registered), ``emulator`` (a step's own), or empty: not at all, for this ``reason``, and ``fix`` helps."""
 
@@ -156,7 +156,7 @@ def _own(architecture: str, program: str, runtime: Runtime, scratch: str) -> Way
     emulator = Emulator(program, processor.identity(), processor.mask(), _FLAGS[0])
     tried = detect.Trial()
     for flags in _FLAGS:
-        emulator = replace(emulator, flags=flags)
+        emulator = msgspec.structs.replace(emulator, flags=flags)
         tried = detect.probe(runtime, scratch, architecture, emulator)
         if tried.runtime is not None:
             return Way(architecture, "emulator", program, emulator)

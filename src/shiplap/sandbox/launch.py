@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import _socket  # socket itself costs the imports of selectors and enum
 import os
 import select
-import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
+
+import msgspec
 
 from shiplap.errors import Interrupted, SandboxError
 from shiplap.sandbox.spec import ExitStatus, Output
@@ -29,14 +30,13 @@ _KILL_SECONDS = 20.0
 """How long a killed step may take to go, e.g. while a disk write it waits for completes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outlet:
+class Outlet(msgspec.Struct, frozen=True):
     """An isolated network: ``program`` is what connects it, ``descriptor`` its namespace; or ``reason``: why there is none."""
 
     program: str
     reason: str
     descriptor: int = -1
-    guard: socket.socket | None = None
+    guard: _socket.socket | None = None
     owner: int = 0
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Helper:
         """``words``: arguments for helper.py."""
         self._words = words
         self._lock = Lock()
-        self._control: socket.socket | None = None
+        self._control: _socket.socket | None = None
         self._pid = 0
         self._owner = 0
         self._connecting = Lock()
@@ -66,19 +66,19 @@ class Helper:
         """The isolated network of this helper's steps, made at first use. Raises SandboxError if the helper died."""
         with self._connecting:
             if self._outlet is None or self._outlet.owner != os.getpid():
-                mine, theirs = socket.socketpair()
+                mine, theirs = _socket.socketpair()
                 try:
                     self._send([theirs.fileno()])
                 finally:
                     theirs.close()
                 mine.settimeout(_OUTLET_SECONDS)
                 try:
-                    data, fds, _, _ = socket.recv_fds(mine, 4096, 1)
+                    data, rights, _, _ = mine.recvmsg(4096, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
                 except OSError:
-                    data, fds = b"it takes too long", []
-                if fds:
-                    os.set_inheritable(fds[0], False)
-                    self._outlet = Outlet(data.decode(), "", fds[0], mine, os.getpid())
+                    data, rights = b"it takes too long", []
+                if rights:
+                    network = int.from_bytes(rights[0][2][:4], sys.byteorder)
+                    self._outlet = Outlet(data.decode(), "", network, mine, os.getpid())
                 else:
                     mine.close()
                     self._outlet = Outlet(
@@ -93,7 +93,7 @@ class Helper:
         """
         if cancel.is_set():
             raise Interrupted("cancelled before the step started")
-        mine, theirs = socket.socketpair()
+        mine, theirs = _socket.socketpair()
         pipes = [os.pipe(), os.pipe()]
         run = _Run(mine, {pipes[0][0]: 1, pipes[1][0]: 2}, output, cancel)
         try:
@@ -128,7 +128,8 @@ class Helper:
                     self._start()
                 assert self._control is not None
                 try:
-                    socket.send_fds(self._control, [kind], fds)
+                    rights = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
+                    self._control.sendmsg([kind], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
                     return
                 except OSError as error:
                     self._forget()  # killed from outside: one new one
@@ -141,7 +142,7 @@ class Helper:
                 "cannot find the Python interpreter to start the sandbox's helper with", code="no-interpreter"
             )
         self._control = None
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             self._pid = os.posix_spawn(
@@ -177,7 +178,7 @@ class Helper:
 class _Run:
     """One step under way: its socket and the reading ends of its pipes (descriptor to stream number)."""
 
-    def __init__(self, sock: socket.socket, streams: dict[int, int], output: Output, cancel: Event) -> None:
+    def __init__(self, sock: _socket.socket, streams: dict[int, int], output: Output, cancel: Event) -> None:
         self._sock = sock
         self._streams = streams
         self._output = output
@@ -211,7 +212,7 @@ class _Run:
         """Make the keeper kill what still runs, wait until it has gone, and release everything. Idempotent."""
         if self._sock.fileno() >= 0:
             try:
-                self._sock.shutdown(socket.SHUT_WR)
+                self._sock.shutdown(_socket.SHUT_WR)
             except OSError:
                 pass
             self._await_keeper()

@@ -11,10 +11,11 @@ import os
 import shutil
 import tempfile
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
+
+import msgspec
 
 from shiplap.errors import SandboxError
 from shiplap.sandbox import linux
@@ -28,8 +29,7 @@ _STEP_FAULT = ("exec: ", "exec /", "executable file", "open executable")
 """In the words of a runtime: it was the step's program that could not be started."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """How a runtime has to be called here. ``arguments`` come before ``run``; ``cgroups``: it can make one;
     ``hide``: a mount of the machine it must not see."""
 
@@ -54,6 +54,9 @@ def ways(program: str, rootless: bool) -> tuple[Way, ...]:
     return (Way(),)
 
 
+PLAIN = Way()
+
+
 class OciRuntime:
     """Runs steps with the OCI runtime ``program`` (an absolute path), called in this ``way``. Satisfies ``Runtime``.
 
@@ -63,7 +66,7 @@ class OciRuntime:
 
     name = "oci"
 
-    def __init__(self, program: str, way: Way = Way(), state: str = "") -> None:
+    def __init__(self, program: str, way: Way = PLAIN, state: str = "") -> None:
         self.program = program
         self.way = way
         self.overlay = True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+
+class Identity(msgspec.Struct, frozen=True):
     """Numeric user of the process; resolved from the image's passwd and group files by the caller."""
 
     uid: int = 0
@@ -23,8 +23,7 @@ FileOwner = tuple[int, int, int, int]
 """User, group, whole mode and device number of a file; the latter two are -1 where the file itself has them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rootfs:
+class Rootfs(msgspec.Struct, frozen=True):
     """Directories that make the root file system.
 
     ``lowers``: from the top layer down, at most MOST_LOWERS; none means an empty root. Whiteouts are 0:0 character
@@ -39,8 +38,7 @@ class Rootfs:
     work: str
 
 
-@dataclass(frozen=True, slots=True)
-class StepMount:
+class StepMount(msgspec.Struct, frozen=True):
     """One mount inside the step, after the default ones, in order of ``target`` depth.
 
     kind:
@@ -65,8 +63,7 @@ class StepMount:
     gid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Emulator:
+class Emulator(msgspec.Struct, frozen=True):
     """What runs foreign programs in a step: the static executable ``program`` of the machine, for files that begin with
     ``magic`` where ``mask`` has bits set (binfmt_misc(7)), called as ``flags`` say."""
 
@@ -76,8 +73,7 @@ class Emulator:
     flags: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessSpec:
+class ProcessSpec(msgspec.Struct, frozen=True):
     """One process of a build step. Everything it may see is here; nothing is inherited from the builder."""
 
     args: tuple[str, ...]
@@ -99,9 +95,9 @@ class ProcessSpec:
     """``name=address``."""
     shm_size: int = 0
     """Bytes; 0 = 64 MiB."""
-    ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    ulimits: Mapping[str, tuple[int, int]] = msgspec.field(default_factory=dict)
     """Name as in ``ulimit`` of docker (``nofile``), soft and hard."""
-    owners: Mapping[str, FileOwner] = field(default_factory=dict)
+    owners: Mapping[str, FileOwner] = msgspec.field(default_factory=dict)
     """What is on record for paths of the root (relative, without links), as ``ExitStatus.owners`` gives it."""
     emulator: Emulator | None = None
     """For programs that neither the processor nor an emulator of the machine's own runs. ``native`` only."""
@@ -109,13 +105,12 @@ class ProcessSpec:
     """Content of /etc/resolv.conf; empty = the machine's own, cleaned of what cannot be reached."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(msgspec.Struct, frozen=True):
     """How the process ended: ``code`` 0..255 (128 + signal if killed)."""
 
     code: int
     out_of_memory: bool = False
-    owners: Mapping[str, FileOwner] | None = field(default=None, compare=False)
+    owners: Mapping[str, FileOwner] | None = None
     """Of what is in ``upper`` now, where the file system does not say it; None: it always does."""
 
 

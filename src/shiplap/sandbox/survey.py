@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from shiplap.sandbox import detect, emulation, network, seccomp
 from shiplap.sandbox.emulation import Way
@@ -26,8 +27,7 @@ PACKAGE_TOOLS = {
 """How a package is installed, by the tool that is there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(msgspec.Struct, frozen=True):
     """Seen by the user who called, before any user namespace is entered. Empty reasons mean: nothing is wrong."""
 
     root: bool
@@ -56,8 +56,7 @@ class Machine:
     """How a package is installed, with {} for its name."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundRuntime:
+class FoundRuntime(msgspec.Struct, frozen=True):
     """A runtime and whether it really ran a step here; ``reason`` says why not."""
 
     name: str
@@ -68,8 +67,7 @@ class FoundRuntime:
     fix: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Trials:
+class Trials(msgspec.Struct, frozen=True):
     """What came of trying, as root or inside a user namespace."""
 
     ids: int

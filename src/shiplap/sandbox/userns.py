@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+import msgspec
 
 from shiplap.errors import SandboxError
 from shiplap.sandbox import linux
@@ -22,8 +22,7 @@ Span = tuple[int, int, int]
 _EVERYTHING = ((0, 0, 0xFFFFFFFF),)
 
 
-@dataclass(frozen=True, slots=True)
-class IdMap:
+class IdMap(msgspec.Struct, frozen=True):
     """Which user and group ids exist here. ``single``: only root does, and it is the user who called."""
 
     uids: tuple[Span, ...]
@@ -128,6 +127,8 @@ def enter_user_namespace() -> IdMap:
     if uid == 0:
         return current()
     uids, gids = (plan(own, _ranges(file, uid)) for own, file in ((uid, "/etc/subuid"), (gid, "/etc/subgid")))
+    import shutil
+
     tools = [
         shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin") for name in ("newuidmap", "newgidmap")
     ]
