@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
 from shiplap.sandbox import detect, survey
@@ -81,9 +82,9 @@ def ordinary_user() -> Iterator[str]:
     subprocess.run(["userdel", name], check=True)
 
 
-def _readable_python(user: pwd.struct_passwd) -> str | None:
+def _readable_python(user: pwd.struct_passwd, source: Path) -> str | None:
     for python in (sys.executable, "/usr/bin/python3"):
-        test = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+        test = [python, "-c", f"import sys; sys.path.insert(0, {str(source)!r}); import msgspec"]
         try:
             if subprocess.run(test, capture_output=True, check=False, **_as(user)).returncode == 0:
                 return python
@@ -101,12 +102,13 @@ def _as(user: pwd.struct_passwd) -> dict[str, Any]:
 def as_user(ordinary_user: str, request: pytest.FixtureRequest) -> Iterator[Any]:
     """Results of the child by (runtime, ids), each run once."""
     user = pwd.getpwnam(ordinary_user)
-    python = _readable_python(user)
-    if python is None:
-        pytest.skip("no Python 3.11 that an ordinary user may run")
     base = Path(tempfile.mkdtemp(prefix="shiplap-rootless-"))
     base.chmod(0o755)
-    shutil.copytree(SOURCE / "shiplap", base / "src/shiplap", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in (SOURCE / "shiplap", Path(msgspec.__path__[0])):
+        shutil.copytree(package, base / "src" / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    python = _readable_python(user, base / "src")
+    if python is None:
+        pytest.skip("no Python that an ordinary user may run, of the version the tests run with")
     for name in ("sandbox_cases.py", "sandbox_child.py", "probe.sh", "calls.py"):
         shutil.copy(HERE / name, base / name)
 

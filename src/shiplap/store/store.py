@@ -22,6 +22,8 @@ from shiplap.store.snapshots import Snapshots, remove_directory
 _DIRECTORIES = ("blobs/sha256", "snapshots", "tmp", "locks", "leases", "files", "mounts", "logs", "names")
 _SETTLED = 60.0
 """Seconds after which the kernel has most likely written a file out by itself (dirty_expire_centisecs is 30 s)."""
+_OVERDUE = 600.0
+"""Seconds after which that is made sure of: so often at most does a build's end wait for the disk."""
 _open: list[Store] = []
 """The stores that this process has open."""
 
@@ -201,11 +203,12 @@ class Store:
     def _settle(self) -> None:
         # Snapshots written a while ago are on disk by now, or nearly: make sure, beside the build, and then believe
         # them after a crash of the machine too. Fresh ones are not waited for: that would cost every build a sync.
-        limit = now() - _SETTLED
+        # Nor does every build of a busy hour have to wait for those of a minute ago.
+        limit, overdue = now() - _SETTLED, now() - _OVERDUE
         boot = self.index.boot
         if (
             not boot
-            or self.index.row("SELECT 1 FROM snapshots WHERE boot=? AND created<? LIMIT 1", boot, limit) is None
+            or self.index.row("SELECT 1 FROM snapshots WHERE boot=? AND created<? LIMIT 1", boot, overdue) is None
         ):
             return
 

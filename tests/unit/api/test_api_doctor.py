@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from shiplap.api.doctor import Disk, Finding, Report, diagnose, known_holes, look_at_disk
 from shiplap.cli.doctor import lines
@@ -65,7 +65,7 @@ def test_all_is_well() -> None:
 
 
 def test_root() -> None:
-    machine = dataclasses.replace(MACHINE, root=True, user="root", subordinate_ids=0)
+    machine = structs.replace(MACHINE, root=True, user="root", subordinate_ids=0)
     assert report(machine).way == "root"
 
 
@@ -84,17 +84,17 @@ def test_root() -> None:
     ],
 )
 def test_one_id(changes: dict[str, object], why: str, fix: str) -> None:
-    single = dataclasses.replace(TRIALS, single=True, ids=1)
-    found = report(dataclasses.replace(MACHINE, **changes), single)  # type: ignore[arg-type]
+    single = structs.replace(TRIALS, single=True, ids=1)
+    found = report(structs.replace(MACHINE, **changes), single)
     assert found.run and found.way == "B"
     note = finding(found, "user", "note")
     assert why in note.text and note.fix == fix
-    old = report(dataclasses.replace(MACHINE, **changes), dataclasses.replace(single, owners=False))  # type: ignore[arg-type]
+    old = report(structs.replace(MACHINE, **changes), structs.replace(single, owners=False))
     assert "chown fails" in finding(old, "user", "warning").text
 
 
 def test_few_ids() -> None:
-    note = finding(report(trials=dataclasses.replace(TRIALS, ids=1001)), "user", "note")
+    note = finding(report(trials=structs.replace(TRIALS, ids=1001)), "user", "note")
     assert "1001 ids" in note.text and note.fix.startswith("sudo usermod")
 
 
@@ -110,7 +110,7 @@ def test_few_ids() -> None:
     ],
 )
 def test_no_user_namespace(reason: str, fix: str) -> None:
-    machine = dataclasses.replace(MACHINE, userns=f"this machine forbids user namespaces {reason}", userns_fix=fix)
+    machine = structs.replace(MACHINE, userns=f"this machine forbids user namespaces {reason}", userns_fix=fix)
     found = report(machine, None)
     assert (found.run, found.way) == (False, "D")
     error = finding(found, "user", "error")
@@ -125,7 +125,7 @@ def test_masked_proc() -> None:
     broken = FoundRuntime(
         "native", "", False, "no-proc", "the kernel refuses a new /proc", "run the outer container with x"
     )
-    found = report(trials=dataclasses.replace(TRIALS, runtimes=(broken,)))
+    found = report(trials=structs.replace(TRIALS, runtimes=(broken,)))
     assert not found.run and found.isolation == ""
     assert finding(found, "isolation", "error").fix == "run the outer container with x"
     assert found.snapshots == found.network == ""
@@ -134,7 +134,7 @@ def test_masked_proc() -> None:
 def test_only_an_old_runtime_works() -> None:
     broken = FoundRuntime("native", "", False, "no-seccomp", "no table of calls for riscv64")
     runc = FoundRuntime("runc", "1.1.5+ds1", True)
-    found = report(trials=dataclasses.replace(TRIALS, runtimes=(broken, runc)))
+    found = report(trials=structs.replace(TRIALS, runtimes=(broken, runc)))
     assert found.run and found.isolation == "runc"
     assert "no table" in finding(found, "isolation", "note").text
     warning = finding(found, "isolation", "warning")
@@ -166,10 +166,10 @@ def test_known_holes(name: str, version: str, holes: int) -> None:
 
 
 def test_no_overlay() -> None:
-    refused = dataclasses.replace(TRIALS, copies=True, overlay="the kernel refuses", overlay_fix="use ext4")
+    refused = structs.replace(TRIALS, copies=True, overlay="the kernel refuses", overlay_fix="use ext4")
     note = finding(report(trials=refused), "snapshots", "note")
     assert "the kernel refuses: each step works on a copy" in note.text and note.fix == "use ext4"
-    old = dataclasses.replace(MACHINE, kernel="5.10.0-30-amd64")
+    old = structs.replace(MACHINE, kernel="5.10.0-30-amd64")
     assert finding(report(old, refused), "snapshots", "note").fix == "upgrade to Linux 5.11 or later, or build as root"
     assert report(trials=refused).snapshots == "copy"
 
@@ -185,15 +185,15 @@ def test_no_overlay() -> None:
     ],
 )
 def test_no_network_of_its_own(changes: dict[str, object], fix: str) -> None:
-    trials = dataclasses.replace(TRIALS, outlet="", outlet_reason="because")
-    found = report(dataclasses.replace(MACHINE, **changes), trials)  # type: ignore[arg-type]
+    trials = structs.replace(TRIALS, outlet="", outlet_reason="because")
+    found = report(structs.replace(MACHINE, **changes), trials)
     note = finding(found, "network", "note")
     assert "(because)" in note.text and note.fix == fix and found.network == "host"
 
 
 def test_disks() -> None:
     def disk(**changes: object) -> Report:
-        return report(disk=Disk(**{**{name: getattr(DISK, name) for name in DISK.__struct_fields__}, **changes}))  # type: ignore[arg-type]
+        return report(disk=Disk(**{**{name: getattr(DISK, name) for name in DISK.__struct_fields__}, **changes}))
 
     assert "1.0 GiB free" in finding(disk(free=1 << 30), "disk", "warning").text
     assert "1000 more files" in finding(disk(files=1000), "disk", "warning").text
@@ -227,7 +227,7 @@ def test_in_an_empty_root(tmp_path: Path) -> None:
 
 def test_platforms() -> None:
     def said(*ways: Way) -> list[tuple[str, str, str]]:
-        found = report(trials=dataclasses.replace(TRIALS, ways=ways)).findings
+        found = report(trials=structs.replace(TRIALS, ways=ways)).findings
         return [(each.level, each.text, each.fix) for each in found if each.name == "platforms"]
 
     amd64, i386 = Way("amd64", "native"), Way("386", "native")

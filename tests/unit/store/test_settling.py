@@ -47,3 +47,22 @@ def test_of_several_builds_one_waits_for_the_disk(tmp_path: Path, monkeypatch: p
             while boots(one)["old"] and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert boots(one) == {"old": "", "new": one.index.boot}
+
+
+def test_no_build_waits_for_what_was_written_a_minute_ago(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = threading.Event()
+    monkeypatch.setattr(os, "sync", synced.set)
+    with Store(tmp_path / "store") as store:
+        for name in ("hour", "minutes", "now"):
+            with store.snapshots.draft(EMPTY) as draft:
+                draft.commit(id=name)
+        store.index.write("UPDATE snapshots SET created=created-120 WHERE id!='now'")
+        with store.in_use():
+            assert not synced.wait(0.3)
+        store.index.write("UPDATE snapshots SET created=created-3600 WHERE id='hour'")
+        with store.in_use():
+            assert synced.wait(10)
+            deadline = time.monotonic() + 10
+            while boots(store)["hour"] and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert boots(store) == {"hour": "", "minutes": "", "now": store.index.boot}, "one wait for all of them"
