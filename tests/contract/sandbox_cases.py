@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from shiplap.errors import Interrupted, SandboxError
 from shiplap.sandbox.native import NativeRuntime
-from shiplap.sandbox.spec import ExitStatus, Identity, ProcessSpec, Rootfs, Runtime, StepMount
+from shiplap.sandbox.spec import Emulator, ExitStatus, Identity, ProcessSpec, Rootfs, Runtime, StepMount
 from shiplap.sandbox.userns import current
 
 PATH = "PATH=/bin"
@@ -32,9 +32,15 @@ OLD = 978_307_200
 
 
 class Room:
-    """A directory on disk, a busybox root file system as the lower layer, and a runtime under test."""
+    """A directory on disk, a busybox root file system as the lower layer, and a runtime under test.
 
-    def __init__(self, runtime: Runtime, directory: Path) -> None:
+    ``emulated``: each step is in the user namespace that knows an emulator, as those of another processor are. The
+    emulator is for files that nobody has, so that the same programs run in there.
+    """
+
+    def __init__(self, runtime: Runtime, directory: Path, emulated: bool = False) -> None:
+        program = shutil.which("busybox") or "/bin/busybox"
+        self.emulator = Emulator(program, b"\x7fNOBODY", b"\xff" * 7, "OCF") if emulated else None
         self.runtime = runtime
         self.directory = directory
         self.ids = current()
@@ -55,7 +61,7 @@ class Room:
         upper.mkdir(mode=0o755)
         work.mkdir(mode=0o755)
         stack = (*map(str, lowers), *((str(self.base),) if base else ()))
-        self.spec = ProcessSpec(("true",), (PATH,), "/", Rootfs(stack, str(upper), str(work)))
+        self.spec = ProcessSpec(("true",), (PATH,), "/", Rootfs(stack, str(upper), str(work)), emulator=self.emulator)
         return self.spec
 
     @property
@@ -182,14 +188,15 @@ def large_environment(room: Room) -> None:
 def is_root_inside(room: Room) -> None:
     assert room.sh("id -u; id -g; cat /proc/self/status | grep -E '^Cap(Inh|Bnd|Amb)'").split() == [
         *("0", "0", "CapInh:", "0000000000000000", "CapBnd:"),
-        "00000000a80425fb" if getattr(room.runtime, "way", None) is None else mask_of(room.runtime),
+        "00000000a80425fb" if getattr(room.runtime, "way", None) is None else mask_of(room),
         *("CapAmb:", "0000000000000000"),
     ]
 
 
-def mask_of(runtime: Any) -> str:
+def mask_of(room: Room) -> str:
     """Without a device cgroup and without a user namespace, CAP_MKNOD goes (docs/explanation/sandbox.md)."""
-    full = runtime.way.cgroups or not current().initial
+    runtime: Any = room.runtime
+    full = runtime.way.cgroups or not current().initial or room.emulator is not None
     return "00000000a80425fb" if full else "00000000a00425fb"
 
 
@@ -317,6 +324,13 @@ def device_nodes_are_kept(room: Room) -> None:
     if room.ids.single:
         room.fresh(room.upper)
         assert room.sh("stat -c '%F %t:%T' /m", owners=status.owners) == "character special file 1:3\n"
+
+
+def network_powers(room: Room) -> None:
+    """Over its own networks a step has what BuildKit's have: raw sockets, ports below 1024."""
+    for kind in ("none", "default") if room.runtime.outlet()[0] else ("none",):
+        out = room.sh("ping -c 1 -W 5 127.0.0.1 && busybox httpd -p 127.0.0.1:81 && echo bound", network=kind)
+        assert "1 packets received" in out and out.endswith("bound\n"), (kind, out)
 
 
 def unmapped_user_is_refused(room: Room) -> None:
@@ -923,7 +937,7 @@ def insecure(room: Room) -> None:
     assert len(masks) == 1 and masks.pop() >> 21 & 1, out
     assert words[6:] == [
         "Seccomp:",
-        "0" if room.ids.initial else "2",
+        "0" if room.ids.initial and room.emulator is None else "2",
         *(["wrote"] if room.ids.initial else []),
         "mounted",
     ], out

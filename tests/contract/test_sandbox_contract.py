@@ -68,6 +68,16 @@ def test_as_root(kind: str, case: str, directory: Path) -> None:
     cases.CASES[case](cases.Room(runtime_named(kind), room))
 
 
+@pytest.mark.skipif(not ROOT, reason="not root")
+@pytest.mark.parametrize("case", cases.CASES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_emulated_as_root(kind: str, case: str, directory: Path) -> None:
+    """Steps that are emulated are in a user namespace, and keep the same contract."""
+    room = directory / f"{kind}-emulated"
+    room.mkdir(exist_ok=True)
+    cases.CASES[case](cases.Room(runtime_named(kind), room, emulated=True))
+
+
 @pytest.fixture(scope="session")
 def ordinary_user() -> Iterator[str]:
     """A user with subordinate ids: one made for the session, or whoever runs the tests."""

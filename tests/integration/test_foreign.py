@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from kit import WORK, Shiplap, once, program
+from shiplap.sandbox.detect import SEARCH
 
 NUMBER = 1_700_000_000
 SAME = f"find / -xdev -newer /etc/group ! -path '/proc/*' -exec touch -h -d @{NUMBER} {{}} + 2>/dev/null; true"
@@ -55,9 +56,9 @@ def narrow(kind, pid):  # by which shiplap knows that it is in a user namespace
         file.write("0 0 100000")
 binfmt._map_to_itself = narrow
 arm = elf.PROCESSORS["arm64"]
-made = binfmt.emulate(shutil.which("qemu-aarch64-static"), arm.identity(), arm.mask(), "POCF")
-os.set_inheritable(made._instance, True)
-binfmt.enter(made.namespace, mounts=True)
+namespace, instance = binfmt.emulate(shutil.which("qemu-aarch64-static"), arm.identity(), arm.mask(), "POCF")
+os.set_inheritable(instance, True)
+binfmt.enter(namespace, mounts=True)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 PACKAGES = {
@@ -202,12 +203,47 @@ def test_a_program_for_another_processor_than_the_platforms(shiplap: Shiplap, ar
         assert "try: a program for linux/amd64 (see --platform and FROM --platform=)" in failed.stderr
 
 
-def test_runtimes_say_that_native_is_needed(shiplap: Shiplap, armbox: Path) -> None:
-    shiplap.run("load", "-i", armbox)
-    asked = ["build", "--platform=linux/arm64", "--isolation", "oci", "-"]
-    failed = shiplap.run(*asked, stdin=b"FROM armbox\nRUN true\n", check=False)
-    if failed.returncode:  # else the machine has registered an emulator
-        assert "[no-emulator]" in failed.stderr and "try: use --isolation native" in failed.stderr
+HEAR = "ping -c 1 -W 5 127.0.0.1 | grep received >> /heard && busybox httpd -p 80 && echo bound >> /heard"
+NETWORKED = f"""FROM armbox
+RUN {HEAR} && {SAME}
+RUN --network=none {HEAR} && {SAME}
+"""
+
+
+def test_power_over_the_builds_own_networks(shiplap: Shiplap, rootless: Shiplap, single: Shiplap, armbox: Path) -> None:
+    """Raw sockets and low ports, as BuildKit's steps have them; the same layers with a runtime."""
+    if not any(shutil.which(name, path=SEARCH) for name in ("pasta", "slirp4netns")):
+        pytest.skip("neither pasta nor slirp4netns is installed")
+    expected = build(shiplap, armbox, dockerfile=NETWORKED)
+    heard = ["1 packets transmitted, 1 packets received, 0% packet loss", "bound"] * 2
+    assert shiplap.run("run", "foreign", "cat", "/heard").stdout.splitlines() == heard
+    if os.stat("/dev/net/tun").st_mode & 0o006:  # udev has opened it to everybody
+        for way in (rootless, single):
+            same(expected, build(way, armbox, dockerfile=NETWORKED))
+    same(expected, build(shiplap, armbox, "--isolation=oci", "--no-cache", dockerfile=NETWORKED))
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_same_layers_with_a_runtime(
+    runtime: str, shiplap: Shiplap, rootless: Shiplap, single: Shiplap, armbox: Path
+) -> None:
+    """runc and crun are called inside the user namespace that knows the emulator."""
+    program(runtime)
+    expected = build(shiplap, armbox)
+    same(expected, build(only(shiplap, runtime), armbox, "--isolation=oci", "--no-cache"))
+    if runtime == "runc":  # which is what an ordinary user gets, too
+        for way in (rootless, single):
+            same(expected, build(way, armbox, "--isolation=oci"))
+
+
+def only(shiplap: Shiplap, runtime: str) -> Shiplap:
+    """shiplap where no other runtime is installed."""
+    others = [path for name in ("runc", "crun") if name != runtime and (path := shutil.which(name, path=SEARCH))]
+    if not others or os.geteuid() != 0:
+        return shiplap
+    hide = "".join(f"mount --bind /dev/null {path} && " for path in others) + 'exec "$@"'
+    command = ("unshare", "--mount", "sh", "-c", hide, "sh", *shiplap.command)
+    return Shiplap(shiplap.root, shiplap.env, shiplap.cwd, command)
 
 
 def test_inspect_lists_what_runs(shiplap: Shiplap, rootless: Shiplap) -> None:

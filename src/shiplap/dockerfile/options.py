@@ -19,8 +19,8 @@ from shiplap.oci.reference import Reference
 class NamedContext(msgspec.Struct, frozen=True):
     """What ``--build-context name=value`` puts in the place of a stage or an image.
 
-    kind: ``local`` (a directory; ``value`` is what its source is called, ``ignore`` the lines of its own ignore file), ``image``
-    (``value`` is a reference, or ``scratch``), ``git`` and ``http`` (``value`` is the URL).
+    kind: ``local`` (a directory; ``value`` is what its source is called, ``ignore`` the lines of its own ignore file),
+    ``image`` (``value`` is a reference, or ``scratch``), ``git`` and ``http`` (``value`` is the URL).
     """
 
     kind: str

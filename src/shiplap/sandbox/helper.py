@@ -2,9 +2,15 @@
 
 The builder has threads, and a process with threads can neither fork safely nor enter a user namespace; starting a fresh
 interpreter for each step would cost more than the step's own isolation. So one such process is started at first use
-and waits on descriptor 0, a SOCK_SEQPACKET socket: each packet carries three or four descriptors, the step's own socket,
-its standard output, its standard error and the network it shall join; or one, over which to answer with such a network.
-The byte of a packet is ``e`` for a step that will be emulated, else ``s``.
+and waits on descriptor 0, a SOCK_SEQPACKET socket: each packet says by one byte what is wanted and carries descriptors:
+
+====== ==================================================================================================================
+``s``  a step: its own socket, its standard output, its standard error, and, if it shall join one, a network
+``e``  a step that is emulated: the same, with the user namespace that knows the emulator in the fourth place
+``m``  such a user namespace: the socket over which to say what it is for, and to answer
+``n``  a network: the socket over which to answer, and, if it shall belong to one, the user namespace
+====== ==================================================================================================================
+
 It ends when the builder's end closes, as every keeper does when its step's socket closes, so that nothing outlives a
 builder killed with SIGKILL. (PR_SET_PDEATHSIG would not do: it fires when the thread that started the helper ends, and
 that may be a worker.)
@@ -40,7 +46,7 @@ def serve(control: int) -> None:
 
         facts.heard = seccomp.listening_filter(machine, facts.single)
     sock = _socket.socket(fileno=control)
-    space = _socket.CMSG_SPACE(4 * 4)
+    space = _socket.CMSG_SPACE(5 * 4)
     while True:
         packet, ancillary, _, _ = sock.recvmsg(1, space)
         if not packet:
@@ -58,11 +64,16 @@ def serve(control: int) -> None:
             null = os.open("/dev/null", os.O_RDWR)
             os.dup2(null, control)
             os.close(null)
-            if len(fds) == 1:
+            if packet == b"m":
+                from shiplap.sandbox import binfmt
+
+                binfmt.hold(fds[0])
+            if packet == b"n":
                 from shiplap.sandbox import network
 
-                network.hold(fds[0])
-            keeper.keep(fds[0], fds[1], fds[2], fds[3] if len(fds) > 3 else -1, facts)
+                network.hold(*fds)
+            namespace = fds.pop(3) if packet == b"e" else -1
+            keeper.keep(fds[0], fds[1], fds[2], fds[3] if len(fds) > 3 else -1, namespace, facts)
         for fd in fds:
             os.close(fd)
 

@@ -23,22 +23,21 @@ TYPE_CHECKING = False  # see mounts.py
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from shiplap.sandbox.binfmt import Emulation
     from shiplap.sandbox.ledger import Ledger
     from shiplap.sandbox.step import Facts, Request
     from shiplap.sandbox.supervisor import Supervisor
 
 
-def keep(sock: int, stdout: int, stderr: int, network: int, facts: Facts) -> NoReturn:
+def keep(sock: int, stdout: int, stderr: int, network: int, namespace: int, facts: Facts) -> NoReturn:
     """The keeper's life: read the request, run it, answer ("exit", code, out of memory, owners) or ("error", code, text,
-    hint). ``network``: the namespace of an isolated network, or -1.
+    hint). ``network``: the namespace of an isolated network, or -1; ``namespace``: the user namespace to exec in, or -1.
 
     Never returns: a process forked from the helper must not fall back into its loop.
     """
     try:
         request = read_message(sock)
         try:
-            answer: tuple[object, ...] = _Keeper(request, sock, network, facts).run(stdout, stderr)
+            answer: tuple[object, ...] = _Keeper(request, sock, network, namespace, facts).run(stdout, stderr)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
             answer = ("error", *explain(error))
         try:
@@ -53,16 +52,16 @@ def keep(sock: int, stdout: int, stderr: int, network: int, facts: Facts) -> NoR
 
 
 class _Keeper:
-    def __init__(self, request: Request, sock: int, network: int, facts: Facts) -> None:
+    def __init__(self, request: Request, sock: int, network: int, namespace: int, facts: Facts) -> None:
         self._request = request
         self._network = network
+        self._namespace = namespace
         self._sock = sock
         self._facts = facts
         self._made: list[Made] = []
         self._failure: tuple[str, str, str] | None = None
         self._ledger: Ledger | None = None
         self._supervisor: Supervisor | None = None
-        self._emulation: Emulation | None = None
 
     def run(self, stdout: int, stderr: int) -> tuple[object, ...]:
         request, facts = self._request, self._facts
@@ -98,8 +97,6 @@ class _Keeper:
                 self._ledger.close()
             os.close(root)
             os.close(upper)
-            if self._emulation is not None:
-                self._emulation.close()
             _unmount(request["upper"])
             if request["runtime"] is not None and request["runtime"]["delete"]:
                 _delete_container(request["runtime"]["delete"])
@@ -108,14 +105,15 @@ class _Keeper:
         return ("exit", code, memory, owners)
 
     def _emulate(self) -> None:
-        """Make the user namespace in which the step's emulator is known, if it needs one. In there nobody may make a
-        device, so the calls that do are heard."""
+        """Get ready for a step that is to run in a user namespace of its own. In there nobody may make a device, so the
+        calls that do are heard; and a network without a way out has to belong to it, too."""
         request, facts = self._request, self._facts
-        if request["emulator"] is not None:
-            from shiplap.sandbox import binfmt
-
-            self._emulation = binfmt.emulate(**request["emulator"])
+        if self._namespace >= 0:
             facts.heard = facts.emulated
+            if request["network"] == "none" and request["runtime"] is None:
+                from shiplap.sandbox import binfmt
+
+                self._network = binfmt.lonely(self._namespace)
 
     def _keep_owners(self, root: int) -> None:
         """Begin the ledger of what this kernel would refuse, if it lets us hear of it."""
@@ -146,8 +144,7 @@ class _Keeper:
         pid = os.fork()
         if pid == 0:
             heard = theirs.fileno() if theirs is not None else -1
-            namespace = self._emulation.namespace if self._emulation is not None else -1
-            first_process(self._request, self._facts, stdout, stderr, write, heard, self._network, namespace)
+            first_process(self._request, self._facts, stdout, stderr, write, heard, self._network, self._namespace)
         os.close(write)
         os.close(stdout)
         os.close(stderr)

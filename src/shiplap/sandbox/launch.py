@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket  # socket itself costs the imports of selectors and enum
+import marshal
 import os
 import select
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 
 from shiplap.errors import Interrupted, SandboxError
-from shiplap.sandbox.spec import ExitStatus, Output
+from shiplap.sandbox.spec import Emulator, ExitStatus, Output
 from shiplap.sandbox.step import read_message, write_message
 
 _HELPER = str(Path(__file__).with_name("helper.py"))
@@ -46,6 +47,19 @@ class Outlet(msgspec.Struct, frozen=True):
             os.close(self.descriptor)
 
 
+class Emulation(msgspec.Struct, frozen=True):
+    """A user namespace in which an emulator is known: its descriptor, and one that keeps its binfmt_misc."""
+
+    namespace: int
+    instance: int
+    owner: int
+
+    def close(self) -> None:
+        """End it; programs that run already run on."""
+        os.close(self.namespace)
+        os.close(self.instance)
+
+
 class Helper:
     """One fork server, started at first use. Any thread may call ``step``; many steps may run at once.
 
@@ -60,34 +74,70 @@ class Helper:
         self._pid = 0
         self._owner = 0
         self._connecting = Lock()
-        self._outlet: Outlet | None = None
+        self._outlets: dict[Emulator | None, Outlet] = {}
+        self._emulations: dict[Emulator, Emulation] = {}
 
-    def outlet(self) -> Outlet:
-        """The isolated network of this helper's steps, made at first use. Raises SandboxError if the helper died."""
+    def outlet(self, emulator: Emulator | None = None) -> Outlet:
+        """The isolated network of this helper's steps (of those with this ``emulator``), made at first use. Raises
+        SandboxError if the helper died, or as ``emulation`` does."""
+        user = self.emulation(emulator).namespace if emulator is not None else -1
         with self._connecting:
-            if self._outlet is None or self._outlet.owner != os.getpid():
-                mine, theirs = _socket.socketpair()
-                try:
-                    self._send([theirs.fileno()])
-                finally:
-                    theirs.close()
-                mine.settimeout(_OUTLET_SECONDS)
-                try:
-                    data, rights, _, _ = mine.recvmsg(4096, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
-                except OSError:
-                    data, rights = b"it takes too long", []
-                if rights:
-                    network = int.from_bytes(rights[0][2][:4], sys.byteorder)
-                    self._outlet = Outlet(data.decode(), "", network, mine, os.getpid())
-                else:
-                    mine.close()
-                    self._outlet = Outlet(
-                        "", data.decode(errors="replace") or "it did not start", -1, None, os.getpid()
-                    )
-            return self._outlet
+            outlet = self._outlets.get(emulator)
+            if outlet is None or outlet.owner != os.getpid():
+                outlet = self._outlets[emulator] = self._connect(user)
+            return outlet
 
-    def step(self, request: Mapping[str, Any], output: Output, cancel: Event, network: int = -1) -> ExitStatus:
-        """Run one step (wire.request) to its end; ``network``: descriptor of the one it joins if its request says so.
+    def _connect(self, user: int) -> Outlet:
+        mine, theirs = _socket.socketpair()
+        try:
+            self._send([theirs.fileno(), *([user] if user >= 0 else [])], b"n")
+        finally:
+            theirs.close()
+        mine.settimeout(_OUTLET_SECONDS)
+        try:
+            data, fds = _received(mine)
+        except OSError:
+            data, fds = b"it takes too long", []
+        if fds:
+            return Outlet(data.decode(), "", fds[0], mine, os.getpid())
+        mine.close()
+        return Outlet("", data.decode(errors="replace") or "it did not start", -1, None, os.getpid())
+
+    def emulation(self, emulator: Emulator) -> Emulation:
+        """The user namespace of this helper's steps with this ``emulator``, made at first use. Raises SandboxError
+        (no-binfmt) if the kernel refuses it."""
+        with self._connecting:
+            found = self._emulations.get(emulator)
+            if found is None or found.owner != os.getpid():
+                found = self._emulations[emulator] = self._emulate(emulator)
+            return found
+
+    def _emulate(self, emulator: Emulator) -> Emulation:
+        mine, theirs = _socket.socketpair()
+        try:
+            try:
+                self._send([theirs.fileno()], b"m")
+            finally:
+                theirs.close()
+            write_message(mine.fileno(), msgspec.structs.asdict(emulator))
+            data, fds = _received(mine)
+        except OSError:
+            data, fds = b"", []
+        finally:
+            mine.close()
+        if not data:
+            raise SandboxError("the sandbox's helper process died", code="helper-died")
+        answer = marshal.loads(data)
+        if answer[0] == "error":
+            _, code, message, hint = answer
+            raise SandboxError(message, code=code, hint=hint or None)
+        return Emulation(fds[0], fds[1], os.getpid())
+
+    def step(
+        self, request: Mapping[str, Any], output: Output, cancel: Event, network: int = -1, namespace: int = -1
+    ) -> ExitStatus:
+        """Run one step (wire.request) to its end; ``network``: descriptor of the one it joins; ``namespace``: of the user
+        namespace that knows its emulator.
 
         Raises Interrupted, SandboxError.
         """
@@ -98,8 +148,9 @@ class Helper:
         run = _Run(mine, {pipes[0][0]: 1, pipes[1][0]: 2}, output, cancel)
         try:
             try:
-                fds = [theirs.fileno(), pipes[0][1], pipes[1][1], *([network] if network >= 0 else [])]
-                self._send(fds, b"e" if request["emulator"] is not None else b"s")
+                more = [fd for fd in (namespace, network) if fd >= 0]
+                fds = [theirs.fileno(), pipes[0][1], pipes[1][1], *more]
+                self._send(fds, b"e" if namespace >= 0 else b"s")
             finally:
                 theirs.close()
                 for _, write in pipes:
@@ -115,13 +166,15 @@ class Helper:
     def close(self) -> None:
         """End the fork server; steps still running are killed. Safe to call twice."""
         with self._connecting:
-            if self._outlet is not None and self._outlet.owner == os.getpid():
-                self._outlet.close()
-            self._outlet = None
+            everything: list[Outlet | Emulation] = [*self._outlets.values(), *self._emulations.values()]
+            for held in everything:
+                if held.owner == os.getpid():
+                    held.close()
+            self._outlets, self._emulations = {}, {}
         with self._lock:
             self._forget()
 
-    def _send(self, fds: list[int], kind: bytes = b"s") -> None:
+    def _send(self, fds: list[int], kind: bytes) -> None:
         with self._lock:
             for last in (False, True):
                 if self._control is None or self._owner != os.getpid():
@@ -173,6 +226,13 @@ class Helper:
                     os.waitpid(self._pid, 0)
                 except ChildProcessError:
                     pass
+
+
+def _received(sock: _socket.socket) -> tuple[bytes, list[int]]:
+    """A message and the descriptors that came with it, two at most."""
+    data, ancillary, _, _ = sock.recvmsg(4096, _socket.CMSG_SPACE(2 * 4), _socket.MSG_CMSG_CLOEXEC)
+    rights = b"".join(part for _, _, part in ancillary)
+    return data, [int.from_bytes(rights[at : at + 4], sys.byteorder) for at in range(0, len(rights), 4)]
 
 
 class _Run:

@@ -25,9 +25,10 @@ class NativeRuntime:
 
     def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:
         """See ``Runtime.run``."""
-        outlet = self._helper.outlet() if spec.network == "default" else None
+        outlet = self._helper.outlet(spec.emulator) if spec.network == "default" else None
         asked = request(spec, current(), outlet is not None and outlet.descriptor >= 0)
-        return self._helper.step(asked, output, cancel, outlet.descriptor if outlet is not None else -1)
+        namespace = self._helper.emulation(spec.emulator).namespace if spec.emulator is not None else -1
+        return self._helper.step(asked, output, cancel, outlet.descriptor if outlet is not None else -1, namespace)
 
     def outlet(self) -> tuple[str, str]:
         """See ``Runtime.outlet``."""

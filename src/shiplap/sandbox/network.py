@@ -60,9 +60,9 @@ def find(program: str) -> str:
     return next((path for place in SEARCH if os.access(path := f"{place}/{program}", os.X_OK)), "")
 
 
-def hold(sock: int) -> NoReturn:
+def hold(sock: int, user: int = -1) -> NoReturn:
     """Make a network, send its descriptor over ``sock`` with the name of the program, or send why there is none, and keep
-    it until the other end is closed. Never returns."""
+    it until the other end is closed. ``user``: the user namespace it shall belong to, or -1: this one. Never returns."""
     try:
         reasons = []
         found = [(name, path) for name in PROGRAMS if (path := find(name))]
@@ -73,7 +73,7 @@ def hold(sock: int) -> NoReturn:
                 reasons.append(f"{_TUN}: {(error.strerror or '').lower()}")
                 found = []
         for name, path in found:
-            reason = _tried(name, path, sock)
+            reason = _tried(name, path, sock, user)
             if not reason:
                 os._exit(0)
             reasons.append(f"{name}: {reason}")
@@ -85,7 +85,7 @@ def hold(sock: int) -> NoReturn:
         os._exit(0)
 
 
-def _tried(name: str, path: str, sock: int) -> str:
+def _tried(name: str, path: str, sock: int, user: int) -> str:
     """Empty after the network has been used to the end; else why there is none."""
     read, write = os.pipe()
     pid = os.fork()
@@ -93,7 +93,7 @@ def _tried(name: str, path: str, sock: int) -> str:
         os.close(read)
         linux.die_with_parent(_signal.SIGKILL)
         try:
-            _guard(name, path, sock)
+            _guard(name, path, sock, user)
         except BaseException as error:  # noqa: BLE001 - nothing may escape into the helper's code
             os.write(write, (str(error) or type(error).__name__).encode()[:2000])
         finally:
@@ -105,7 +105,7 @@ def _tried(name: str, path: str, sock: int) -> str:
     return reason.decode(errors="replace")
 
 
-def _guard(name: str, path: str, sock: int) -> None:
+def _guard(name: str, path: str, sock: int, user: int) -> None:
     linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWPID)
     linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("tmpfs", _PLACE, "tmpfs", linux.MS_NOSUID | linux.MS_NOEXEC, "mode=700")
@@ -113,7 +113,7 @@ def _guard(name: str, path: str, sock: int) -> None:
     owner = os.fork()
     if owner == 0:
         ours.close()
-        _own(theirs)
+        _own(theirs, user)
     theirs.close()
     ours.settimeout(_SECONDS)
     _, ancillary, _, _ = ours.recvmsg(1, _socket.CMSG_SPACE(3 * 4), _socket.MSG_CMSG_CLOEXEC)
@@ -131,11 +131,13 @@ def _guard(name: str, path: str, sock: int) -> None:
     Relay(udp, tcp).serve(until=answer)
 
 
-def _own(sock: _socket.socket) -> NoReturn:
+def _own(sock: _socket.socket, user: int) -> NoReturn:
     """The first process of the pid namespace: makes the network, waits until it leads somewhere, and closes the roads that
     no step shall take."""
     try:
-        linux.die_with_parent(_signal.SIGKILL)
+        if user >= 0:
+            linux.setns(user, linux.CLONE_NEWUSER)
+        linux.die_with_parent(_signal.SIGKILL)  # entering a user namespace clears it
         linux.unshare(linux.CLONE_NEWNET)
         loopback_up()
         network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

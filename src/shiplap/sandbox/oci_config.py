@@ -26,18 +26,27 @@ COVERED = ("/dev", "/sys")
 
 
 def config(
-    request: Mapping[str, Any], ids: IdMap, *, machine: str, cgroups: bool, unified: bool, held: int
+    request: Mapping[str, Any],
+    ids: IdMap,
+    *,
+    machine: str,
+    cgroups: bool,
+    unified: bool,
+    held: int,
+    inner: bool = False,
 ) -> dict[str, Any]:
     """The configuration for the step ``request`` (wire.request).
 
-    ``cgroups``: the runtime can make one, so devices are denied by it; else CAP_MKNOD goes, if there is no user
-    namespace to make device nodes useless. ``unified``: cgroup v2. ``held``: mask of the capabilities this process has.
+    ``cgroups``: the runtime can make one, so devices are denied by it; else CAP_MKNOD goes, if there is no user namespace to
+    make device nodes useless. ``unified``: cgroup v2. ``held``: mask of the capabilities this process has. ``inner``: the
+    runtime is called in a user namespace of the step's, with the ids of this one.
     """
     insecure = request["insecure"]
+    initial = ids.initial and not inner
     granted = [f"CAP_{name}" for number, name in enumerate(_ALL.split()) if held >> number & 1]
     if not insecure:
         granted = [name for number, name in profile.CAPABILITIES if held >> number & 1]
-        if not cgroups and ids.initial:
+        if not cgroups and initial:
             granted = [name for name in granted if name != "CAP_MKNOD"]
     ambient = granted if insecure else []
     alone = request["network"] == "none"  # an isolated network is joined by who calls the runtime
@@ -65,7 +74,7 @@ def config(
         },
         "root": {"path": request["upper"], "readonly": False},
         "hostname": request["hostname"],
-        "mounts": _mounts(request, ids, own_network=request["network"] != "host", cgroups=cgroups),
+        "mounts": _mounts(request, ids, initial, own_network=request["network"] != "host", cgroups=cgroups),
         "linux": {
             "namespaces": [{"type": name} for name in namespaces],
             "maskedPaths": [] if insecure else list(profile.MASKED),
@@ -76,7 +85,9 @@ def config(
     }
 
 
-def _mounts(request: Mapping[str, Any], ids: IdMap, *, own_network: bool, cgroups: bool) -> list[dict[str, Any]]:
+def _mounts(
+    request: Mapping[str, Any], ids: IdMap, initial: bool, *, own_network: bool, cgroups: bool
+) -> list[dict[str, Any]]:
     write = "rw" if request["insecure"] else "ro"
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *(["gid=5"] if ids.has_gid(5) else [])]
     mounts = [
@@ -86,13 +97,13 @@ def _mounts(request: Mapping[str, Any], ids: IdMap, *, own_network: bool, cgroup
         _mount("/dev/shm", "tmpfs", [*_INERT, "mode=1777", f"size={request['shm_size']}"], "shm"),
         _mount("/dev/mqueue", "mqueue", _INERT),
     ]
-    if ids.initial or own_network:
+    if initial or own_network:
         mounts.append(_mount("/sys", "sysfs", [*_INERT, write]))
     else:  # a user namespace may mount sysfs only for a network namespace it owns
         mounts.append(_mount("/sys", "bind", ["rbind", *_INERT, write], "/sys"))
     if cgroups:
         mounts.append(_mount("/sys/fs/cgroup", "cgroup", [*_INERT, write]))
-    elif not ids.initial:  # the machine's own tree came along with /sys: cover it
+    elif not initial:  # the machine's own tree came along with /sys: cover it
         mounts.append(_mount("/sys/fs/cgroup", "tmpfs", [*_INERT, "ro", "mode=755"]))
     for mount in request["mounts"]:
         if mount["staged"]:

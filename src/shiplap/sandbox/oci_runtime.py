@@ -61,7 +61,8 @@ class OciRuntime:
     """Runs steps with the OCI runtime ``program`` (an absolute path), called in this ``way``. Satisfies ``Runtime``.
 
     ``state``: where each step's bundle and the runtime's state are kept while it runs, in a directory of mode 0700;
-    empty: the system's temporary directory. Thread-safe.
+    empty: the system's temporary directory. Thread-safe. ``inner``: how it is called where a step is emulated, in the user
+    namespace of the step.
     """
 
     name = "oci"
@@ -69,18 +70,17 @@ class OciRuntime:
     def __init__(self, program: str, way: Way = PLAIN, state: str = "") -> None:
         self.program = program
         self.way = way
+        self.inner = way if not way.cgroups else ways(program, rootless=True)[-1]
         self.overlay = True
         self._helper = Helper()
         self._state = state
 
     def run(self, spec: ProcessSpec, output: Output, cancel: Event) -> ExitStatus:
         """See ``Runtime.run``."""
-        if spec.emulator is not None:
-            # It would have to be called inside the step's user namespace, where it has no power over the others.
-            what = f"{os.path.basename(self.program)} cannot give a step an emulator of its own"
-            raise SandboxError(what, code="no-binfmt", hint="use --isolation native")
         ids = current()
-        outlet = self._helper.outlet() if spec.network == "default" else None
+        outlet = self._helper.outlet(spec.emulator) if spec.network == "default" else None
+        namespace = self._helper.emulation(spec.emulator).namespace if spec.emulator is not None else -1
+        way = self.way if namespace < 0 else self.inner
         asked = request(spec, ids, outlet is not None and outlet.descriptor >= 0)
         for index, mount in enumerate(asked["mounts"]):
             target = absolute(mount["target"])
@@ -89,26 +89,29 @@ class OciRuntime:
         name = f"shiplap-{uuid.uuid4().hex}"
         bundle = tempfile.mkdtemp(prefix="shiplap-oci-", dir=self._state or None)
         log, state = (os.path.join(bundle, part) for part in ("log", "state"))
-        call = [self.program, "--root", state, "--log", log, "--log-format", "json", *self.way.arguments]
+        call = [self.program, "--root", state, "--log", log, "--log-format", "json", *way.arguments]
         pid_file = os.path.join(bundle, "pid")
         asked["runtime"] = {
             "run": [*call, "run", "--detach", "--pid-file", pid_file, "--bundle", bundle, name],
             "pid_file": pid_file,
-            "delete": [*call, "delete", "--force", name] if self.way.cgroups else [],
+            "delete": [*call, "delete", "--force", name] if way.cgroups else [],
             "bundle": bundle,
-            "hide": self.way.hide,
+            "hide": way.hide,
         }
         try:
             document = config(
                 asked,
                 ids,
                 machine=os.uname().machine,
-                cgroups=self.way.cgroups,
+                cgroups=way.cgroups,
                 unified=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
                 held=linux.capabilities()[1],
+                inner=namespace >= 0,
             )
             Path(bundle, "config.json").write_text(json.dumps(document))
-            status = self._helper.step(asked, output, cancel, outlet.descriptor if outlet is not None else -1)
+            status = self._helper.step(
+                asked, output, cancel, outlet.descriptor if outlet is not None else -1, namespace
+            )
             if status.code:
                 self._blame(log)
             return status

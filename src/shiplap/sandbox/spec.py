@@ -100,7 +100,7 @@ class ProcessSpec(msgspec.Struct, frozen=True):
     owners: Mapping[str, FileOwner] = msgspec.field(default_factory=dict)
     """What is on record for paths of the root (relative, without links), as ``ExitStatus.owners`` gives it."""
     emulator: Emulator | None = None
-    """For programs that neither the processor nor an emulator of the machine's own runs. ``native`` only."""
+    """For programs that neither the processor nor an emulator of the machine's own runs."""
     dns: str = ""
     """Content of /etc/resolv.conf; empty = the machine's own, cleaned of what cannot be reached."""
 

@@ -136,14 +136,14 @@ def first_process(
             os.dup2(fd, number, inheritable=False)
         linux.die_with_parent(_signal.SIGKILL)
         os.setsid()
-        if request["network"] == "isolated":
+        if network >= 0:
             linux.setns(network, linux.CLONE_NEWNET)
         if request["runtime"] is None:
-            _enter_root(request, facts)
+            _enter_root(request, facts, alone=request["network"] == "none" and network < 0)
             _take_stdio(stdout, stderr, (request["uid"], request["gid"]), [number for number, _ in kept])
-            _become(request, facts, heard >= 0)
+            _become(request, facts, heard >= 0, emulation >= 0)
         else:
-            _hand_over(request, facts, stdout, stderr, heard >= 0)
+            _hand_over(request, facts, stdout, stderr, [number for number, _ in kept])
     except NotExecutable as error:
         os.write(2, f"{error}\n".encode())
         os._exit(1)
@@ -153,8 +153,8 @@ def first_process(
         os._exit(1)
 
 
-def _enter_root(request: Request, facts: Facts) -> None:
-    alone = request["network"] == "none"
+def _enter_root(request: Request, facts: Facts, alone: bool) -> None:
+    """``alone``: a network is to be made, with nothing but loopback."""
     linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | (linux.CLONE_NEWNET if alone else 0))
     try:
         linux.unshare(linux.CLONE_NEWCGROUP)
@@ -245,7 +245,7 @@ def _be_heard(facts: Facts) -> None:
     sock.close()
 
 
-def _become(request: Request, facts: Facts, heard: bool) -> NoReturn:
+def _become(request: Request, facts: Facts, heard: bool, emulated: bool) -> NoReturn:
     """Take the identity, give up the powers, and exec. The filter goes in while CAP_SYS_ADMIN is still there, since
     no_new_privs stays off as in BuildKit: sudo and su work in a step."""
     _limits(request["ulimits"], facts)
@@ -254,7 +254,7 @@ def _become(request: Request, facts: Facts, heard: bool) -> NoReturn:
     except OSError:
         pass  # no keyrings here, or the quota of the user is full: nothing is shared that was not before
     insecure = request["insecure"]
-    if request["emulator"] is not None:
+    if emulated:
         from shiplap.sandbox import binfmt
 
         binfmt.enter(_EMULATION, mounts=insecure)
@@ -323,11 +323,14 @@ def _executable(path: str) -> bool:
     return os.path.isfile(path) and os.access(path, os.X_OK, effective_ids=True)
 
 
-def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int, heard: bool) -> NoReturn:
+def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int, kept: list[int]) -> NoReturn:
     """Call an OCI runtime over a root that has the step's mounts in it already (runtimes bind it recursively).
 
     It is told to detach: then the process inherits the step's own pipes (in the foreground runc copies through pipes of
     its own, and waits for ever if something else holds them) and, once the runtime has gone, is a child of this one.
+
+    Where the step is emulated it is called inside the user namespace that knows the emulator, as a user without privileges
+    would call it in theirs. What it finds mounted there it cannot take apart, and need not.
     """
     runtime = request["runtime"]
     linux.unshare(linux.CLONE_NEWNS)
@@ -338,9 +341,14 @@ def _hand_over(request: Request, facts: Facts, stdout: int, stderr: int, heard: 
     inside = mounts.Inside(root, scratch(request), facts.userns, request["insecure"], covered=("dev", "sys"))
     _step_mounts(inside, request)
     os.chdir(runtime["bundle"])
-    _take_stdio(stdout, stderr, (request["uid"], request["gid"]), [_HEARD] if heard else [])
+    _take_stdio(stdout, stderr, (request["uid"], request["gid"]), kept)
     resource.setrlimit(resource.RLIMIT_NOFILE, facts.nofile)
-    if heard:
+    if _EMULATION in kept:
+        from shiplap.sandbox import binfmt
+
+        binfmt.enter(_EMULATION, mounts=True)
+        os.close(_EMULATION)
+    if _HEARD in kept:
         _be_heard(facts)
     status = _call(runtime["run"])
     if status == 0:

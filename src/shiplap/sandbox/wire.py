@@ -7,8 +7,6 @@ import posixpath
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from shiplap.errors import SandboxError
 from shiplap.sandbox import names, seccomp
 from shiplap.sandbox.spec import ProcessSpec, StepMount
@@ -62,7 +60,6 @@ def request(spec: ProcessSpec, ids: IdMap, outlet: bool = False) -> dict[str, An
         "ulimits": {name: tuple(pair) for name, pair in spec.ulimits.items()},
         "hosts": hosts(spec.hostname, spec.extra_hosts).encode(),
         "resolv": (spec.dns or resolvers(network)).encode(),
-        "emulator": msgspec.structs.asdict(spec.emulator) if spec.emulator is not None else None,
         "runtime": None,
     }
 

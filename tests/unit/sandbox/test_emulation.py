@@ -6,18 +6,18 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
 
 from shiplap.errors import SandboxError
 from shiplap.oci.platform import native_platform
-from shiplap.sandbox import detect, elf, emulation
+from shiplap.sandbox import binfmt, detect, elf, emulation
 from shiplap.sandbox.detect import Trial
 from shiplap.sandbox.emulation import Way
 from shiplap.sandbox.oci_runtime import OciRuntime
-from shiplap.sandbox.spec import Emulator, ProcessSpec, Rootfs
+from shiplap.sandbox.oci_runtime import Way as OciWay
+from shiplap.sandbox.spec import Emulator
 
 ENTRY = (
     "enabled\ninterpreter /usr/libexec/qemu-binfmt/aarch64-binfmt-P\nflags: POF\noffset 0\n"
@@ -205,9 +205,24 @@ def test_registered_beats_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert emulation.way("mips64", runtime) == Way("mips64", "host")  # in a container one cannot see it
 
 
-def test_runtimes_are_not_called_with_an_emulator() -> None:
-    emulator = Emulator("/q", b"m", b"\xff", "OCF")
-    spec = ProcessSpec(("true",), (), "/", Rootfs((), "/u", "/w"), emulator=emulator)
-    with pytest.raises(SandboxError, match="crun cannot give a step an emulator of its own") as caught:
-        OciRuntime("/usr/bin/crun").run(spec, lambda stream, data: None, Event())
-    assert (caught.value.code, caught.value.hint) == ("no-binfmt", "use --isolation native")
+def test_runtimes_are_called_otherwise_for_an_emulated_step() -> None:
+    """In the step's user namespace no control group can be made, whoever calls."""
+    assert OciRuntime("/usr/sbin/runc").inner == OciWay(("--rootless", "true"), False)
+    assert not OciRuntime("/usr/bin/crun").inner.cgroups
+    rootless = OciWay(("--cgroup-manager=disabled",), False, "/somewhere")
+    assert OciRuntime("/usr/bin/crun", rootless).inner == rootless
+
+
+def test_a_user_namespace_of_ones_own_does_not_look_like_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """runc and crun take one span over all ids for the machine's, and then make devices instead of binding them."""
+    written: list[bytes] = []
+    monkeypatch.setattr(binfmt.os, "open", lambda path, flags: os.memfd_create("map"))
+    monkeypatch.setattr(binfmt.os, "write", lambda fd, data: written.append(data))
+    binfmt._map_to_itself("uid", 1)
+    binfmt._map_to_itself("gid", 1)
+    for kind, data in zip(("uid", "gid"), written, strict=True):
+        spans = [[int(word) for word in line.split()] for line in data.splitlines()]
+        assert all(inside == outside for inside, outside, _ in spans)
+        assert len(spans) > 1 or spans[0][2] == 1
+        with open(f"/proc/self/{kind}_map") as table:
+            assert sum(span[2] for span in spans) == sum(int(line.split()[2]) for line in table)
