@@ -22,7 +22,7 @@ from shiplap.api.repeat import Question, Witnessed
 from shiplap.api.request import Output, Request, Result, Secret, StageResult
 from shiplap.dockerfile.options import Plan
 from shiplap.dockerfile.parse import parse
-from shiplap.errors import Interrupted, ShiplapError, StepError, StoreError, TreeError, UsageError
+from shiplap.errors import Interrupted, ShiplapError, StepError, StoreError, UsageError
 from shiplap.events.facts import BuildFinished, BuildStarted, Fact, Sink, Warned
 from shiplap.events.record import Record
 from shiplap.oci.addresses import redacted
@@ -108,13 +108,6 @@ class _Build:
             fault, canceled = error.message, isinstance(error, Interrupted)
             self._name_log(error)
             raise
-        except RecursionError:
-            # Who walks a tree calls itself once or twice a level; the Dockerfile's own depths are bounded before.
-            deep = TreeError(
-                "directories lie too deep below each other", code="too-deep", hint="400 levels are possible"
-            )
-            fault = deep.message
-            raise deep from None
         except BaseException as error:
             fault, canceled = type(error).__name__, isinstance(error, KeyboardInterrupt)
             raise

@@ -145,10 +145,6 @@ def _told(name: str, rest: list[str]) -> int:
             ending.silence(1)
         ending.say(f"ERROR: {error} [system]\n  try: check permissions and free space")
         return 1
-    except RecursionError:
-        # Walks go down directory by directory; a build says so itself, with the same words.
-        ending.say("ERROR: directories lie too deep below each other [too-deep]\n  try: 400 levels are possible")
-        return 1
     except Exception as error:
         if _wants_traceback():
             raise

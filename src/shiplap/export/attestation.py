@@ -16,6 +16,7 @@ import msgspec
 from shiplap.oci import media_types
 from shiplap.oci.manifest import Descriptor, Manifest, PlatformFields, encode_json, encode_manifest
 from shiplap.store.store import Store
+from shiplap.trees.descent import flatten
 from shiplap.trees.tree import Directory, Tree
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -52,16 +53,16 @@ def statement_of_files(attestation: Attestation, tree: Tree, check: Callable[[],
 
     ``check`` is called in every directory.
     """
-    subjects = list(_files(tree.root(), check))
+    subjects = list(flatten(_files(tree.root(), check)))
     return msgspec.json.format(statement(attestation, subjects), indent=2)
 
 
-def _files(directory: Directory, check: Callable[[], None]) -> Iterator[tuple[str, str]]:
+def _files(directory: Directory, check: Callable[[], None]) -> Iterator[Any]:
     check()
     for entry in directory.entries():
         if entry.is_dir:
             with closing(directory.child(entry)) as below:
-                yield from _files(below, check)
+                yield _files(below, check)
         elif entry.is_file:
             with open(directory.open_file(entry), "rb") as file:
                 yield directory.where(entry.name), f"sha256:{file_digest(file, 'sha256').hexdigest()}"

@@ -16,7 +16,9 @@ from shiplap.layers.header import Header
 from shiplap.layers.pack import tree_members
 from shiplap.layers.times import Times
 from shiplap.oci.platform import Platform
+from shiplap.trees.descent import Walk, descend
 from shiplap.trees.entry import Entry
+from shiplap.trees.held import Held
 from shiplap.trees.tree import Directory, Tree
 
 
@@ -44,11 +46,11 @@ def folders(
     if not split:
         for number, later in enumerate(parts):
             for earlier in parts[:number]:
-                _refuse_clash(earlier, later, earlier.tree.root(), later.tree.root())
+                descend(_refuse_clash(earlier, later, earlier.tree.root(), later.tree.root()))
     return parts
 
 
-def _refuse_clash(earlier: Folder, later: Folder, before: Directory, after: Directory) -> None:
+def _refuse_clash(earlier: Folder, later: Folder, before: Directory, after: Directory) -> Walk[None]:
     for entry in after.entries():
         there = before.lookup(entry.name)
         if there is None:
@@ -61,7 +63,7 @@ def _refuse_clash(earlier: Folder, later: Folder, before: Directory, after: Dire
                 hint="leave out platform-split=false",
             )
         with closing(before.child(there)) as lower, closing(after.child(entry)) as upper:
-            _refuse_clash(earlier, later, lower, upper)
+            yield _refuse_clash(earlier, later, lower, upper)
 
 
 def write_rootfs_tar(parts: Sequence[Folder], out: BinaryIO, epoch: int | None, check: Callable[[], None]) -> None:
@@ -94,7 +96,7 @@ def write_rootfs(parts: Sequence[Folder], directory: Path, epoch: int | None, ch
             fd = os.open(directory / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if name else 0))
             try:
                 writer = _Writer(epoch, check)
-                writer.write(tree.root(), fd)
+                descend(writer.write(tree.root(), Held(fd)))
                 for file, data in beside.items():
                     writer.put(fd, file, data)
             finally:
@@ -111,18 +113,18 @@ class _Writer:
         self._latest = None if epoch is None else epoch * 1_000_000_000
         self._check = check
 
-    def write(self, directory: Directory, fd: int) -> None:
+    def write(self, directory: Directory, target: Held) -> Walk[None]:
         self._check()
         for entry in directory.entries():
             if entry.is_dir:
-                self._directory(directory, entry, fd)
+                yield self._directory(directory, entry, target)
             elif entry.is_file:
-                self._clear(fd, entry.name)
-                self._file(directory, entry, fd)
+                self._clear(target.fd(), entry.name)
+                self._file(directory, entry, target.fd())
             elif entry.is_link:
-                self._clear(fd, entry.name)
-                os.symlink(directory.read_link(entry), entry.name, dir_fd=fd)
-                self._time(fd, entry)
+                self._clear(target.fd(), entry.name)
+                os.symlink(directory.read_link(entry), entry.name, dir_fd=target.fd())
+                self._time(target.fd(), entry)
 
     def put(self, fd: int, name: str, data: bytes) -> None:
         """Write ``data`` as the file ``name`` of the directory ``fd``, for its owner to read."""
@@ -133,22 +135,22 @@ class _Writer:
         if self._latest is not None:
             os.utime(name, ns=(self._latest, self._latest), dir_fd=fd, follow_symlinks=False)
 
-    def _directory(self, directory: Directory, entry: Entry, fd: int) -> None:
+    def _directory(self, directory: Directory, entry: Entry, target: Held) -> Walk[None]:
+        fd = target.fd()
         try:
             os.mkdir(entry.name, 0o700, dir_fd=fd)
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(entry.name, dir_fd=fd, follow_symlinks=False).st_mode):
                 self._clear(fd, entry.name)
                 os.mkdir(entry.name, 0o700, dir_fd=fd)
-        child = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        child = target.child(entry.name)
         try:
-            below = directory.child(entry)
-            self.write(below, child)
-            below.close()
-            os.fchmod(child, entry.permissions)
+            with closing(directory.child(entry)) as below:
+                yield self.write(below, child)
+            os.fchmod(child.fd(), entry.permissions)
         finally:
-            os.close(child)
-        self._time(fd, entry)
+            child.close()
+        self._time(target.fd(), entry)
 
     def _file(self, directory: Directory, entry: Entry, fd: int) -> None:
         with open(directory.open_file(entry), "rb") as source:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
+from shiplap.trees.descent import flatten
 from shiplap.trees.digest import file_digest
 from shiplap.trees.entry import Entry
 from shiplap.trees.owners import Owner
@@ -42,11 +44,9 @@ class _Differ:
 
     def run(self) -> Iterator[Change]:
         base = self._base.root() if self._base is not None else None
-        yield from self._walk(self._layer.root(), base, (), opaque=False)
+        yield from flatten(self._walk(self._layer.root(), base, (), opaque=False))
 
-    def _walk(
-        self, here: Directory, base: Directory | None, above: tuple[Change, ...], opaque: bool
-    ) -> Iterator[Change]:
+    def _walk(self, here: Directory, base: Directory | None, above: tuple[Change, ...], opaque: bool) -> Iterator[Any]:
         mine: dict[str, Entry | None] = {found.name: found for found in here.layer_entries()}
         if opaque and base is not None:
             for hidden in base.entries():
@@ -66,7 +66,7 @@ class _Differ:
                 under = base.child(old) if old is not None and old.is_dir and base is not None else None
                 child = here.child(entry)
                 hides = opaque or child.opaque()
-                yield from self._walk(child, under, (*above, change), opaque=hides and under is not None)
+                yield self._walk(child, under, (*above, change), opaque=hides and under is not None)
 
     def _with_parents(self, change: Change, above: tuple[Change, ...]) -> Iterator[Change]:
         for parent in above:

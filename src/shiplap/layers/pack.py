@@ -6,7 +6,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -18,6 +18,7 @@ from shiplap.layers.header import XATTR, Header, encode_header, padding
 from shiplap.layers.sink import Packed, Sink
 from shiplap.layers.times import Times
 from shiplap.layers.unpack import WHITEOUT
+from shiplap.trees.descent import flatten
 from shiplap.trees.entry import Entry
 from shiplap.trees.tree import Directory, Tree
 
@@ -131,7 +132,7 @@ def tree_members(
     """
     names: dict[tuple[int, int], str] = {}
 
-    def walk(directory: Directory) -> Iterator[bytes]:
+    def walk(directory: Directory) -> Iterator[Any]:
         check()
         for entry in directory.entries():
             if without and directory.where(entry.name) in without:
@@ -142,8 +143,8 @@ def tree_members(
             if entry.is_dir:
                 child = directory.child(entry)
                 try:
-                    yield from walk(child)
+                    yield walk(child)
                 finally:
                     child.close()
 
-    yield from walk(tree.root())
+    yield from flatten(walk(tree.root()))

@@ -7,6 +7,7 @@ from pathlib import Path
 from shiplap.errors import ContextError
 from shiplap.graph.operations import LocalSource
 from shiplap.ops.workbench import Workbench
+from shiplap.trees.descent import Walk, descend
 from shiplap.trees.patterns import PatternSet
 from shiplap.trees.tree import Directory, Hide, Tree
 
@@ -34,9 +35,9 @@ def hide_ignored(root: Path, lines: tuple[str, ...]) -> Hide:
         if not is_dir or patterns.prunes(path):
             return True
         with Tree((str(root / path),), live=True) as below:
-            return not _shows_any(below.root(), path)
+            return not descend(_shows_any(below.root(), path))
 
-    def _shows_any(directory: Directory, path: str) -> bool:
+    def _shows_any(directory: Directory, path: str) -> Walk[bool]:
         for entry in directory.entries():
             here = f"{path}/{entry.name}"
             if not patterns.matches(here):
@@ -44,7 +45,7 @@ def hide_ignored(root: Path, lines: tuple[str, ...]) -> Hide:
             if entry.is_dir and not patterns.prunes(here):
                 child = directory.child(entry)
                 try:
-                    if _shows_any(child, here):
+                    if (yield _shows_any(child, here)):
                         return True
                 finally:
                     child.close()

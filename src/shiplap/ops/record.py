@@ -15,16 +15,17 @@ def on_record(tree: Tree) -> dict[str, FileOwner]:
     known: dict[str, Directory | None] = {}
 
     def directory(path: str) -> Directory | None:
-        if path not in known:
-            if not path:
-                known[path] = tree.root()
-            else:
-                above, _, name = path.rpartition("/")
-                parent = directory(above)
-                entry = parent.lookup(name) if parent is not None else None
-                shows = parent is not None and entry is not None and entry.is_dir
-                known[path] = parent.child(entry) if shows and parent is not None and entry is not None else None
-        return known[path]
+        known.setdefault("", tree.root())
+        missing = []
+        while path not in known:
+            missing.append(path)
+            path = path.rpartition("/")[0]
+        here = known[path]
+        for below in reversed(missing):
+            entry = here.lookup(below.rpartition("/")[2]) if here is not None else None
+            here = here.child(entry) if here is not None and entry is not None and entry.is_dir else None
+            known[below] = here
+        return here
 
     for number, layer in enumerate(tree.layers):
         for path, owner in layer.owners.paths.items():

@@ -19,7 +19,7 @@ from shiplap.trees.entry import Entry, entry_of
 from shiplap.trees.owners import Owner, Owners
 from shiplap.trees.part import OPAQUE, is_opaque
 from shiplap.trees.root import PATH_LIMIT
-from shiplap.trees.tree import LINK_LIMIT, Directory, Tree
+from shiplap.trees.tree import LINK_LIMIT, Directory, Tree, too_deep
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -209,14 +209,21 @@ class Spot:
 
     def ensure(self) -> None:
         """Copy this directory up (with its parents) if it is not in the layer yet."""
-        if self.exists:
-            return
-        assert self.parent is not None and self.parent._base is not None
-        self.parent.ensure()
-        under = self.parent._base
-        entry = under.lookup(self.path.rpartition("/")[2])
-        if entry is None:
-            raise TreeError(f"/{self.path}: vanished while it was written", code="changed-while-read")
+        missing: list[Spot] = []
+        spot: Spot | None = self
+        while spot is not None and not spot.exists:
+            missing.append(spot)
+            spot = spot.parent
+        for each in reversed(missing):
+            assert each.parent is not None and each.parent._base is not None
+            under = each.parent._base
+            entry = under.lookup(each.path.rpartition("/")[2])
+            if entry is None:
+                raise TreeError(f"/{each.path}: vanished while it was written", code="changed-while-read")
+            each._copy_up(under, entry)
+
+    def _copy_up(self, under: Directory, entry: Entry) -> None:
+        """Copy this directory up: the base has it as ``entry`` of ``under``."""
         os.mkdir(self.path, 0o700, dir_fd=self.tree.fd)
         self.exists = True
         for key, value in under.xattrs(entry).items():
@@ -409,6 +416,8 @@ class Spot:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG and len(os.fsencode(name)) < 256:
+                raise too_deep(self.where(name)) from None
             raise TreeError(f"/{self.where(name)}: {error}", code="bad-path") from None
         owners = self.tree.owners
         return owners.applied(self.where(name), entry) if owners else entry

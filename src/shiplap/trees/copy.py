@@ -9,6 +9,7 @@ import msgspec
 
 from shiplap.errors import TreeError
 from shiplap.trees.change import ChangeTree, Spot
+from shiplap.trees.descent import Walk, descend
 from shiplap.trees.digest import split_parents
 from shiplap.trees.entry import Entry
 from shiplap.trees.mode import apply_mode, parse_octal
@@ -141,13 +142,13 @@ class Copier:
             if existing is not None and not existing.is_dir:
                 raise TreeError(f"cannot copy to non-directory: /{spot.where(leaf)}", code="copy-conflict")
             below, fresh = (spot.child(leaf) if leaf else spot), False
-        copied = self._copy_contents(directory, below, "", fresh)
+        copied = descend(self._copy_contents(directory, below, "", fresh))
         if directory.path or not self.tree.live:
             # The root of a context is no part of what BuildKit is sent, so its time never shows.
             below.set_time(entry.mtime)
         return copied
 
-    def _copy_contents(self, directory: Directory, spot: Spot, prefix: str, fresh: bool) -> bool:
+    def _copy_contents(self, directory: Directory, spot: Spot, prefix: str, fresh: bool) -> Walk[bool]:
         """Copy what is in ``directory``; True if anything was. With ``--parents`` directories are made when needed."""
         copied = False
         self.rule.check()
@@ -160,13 +161,13 @@ class Copier:
                     self._copy_entry(directory, entry, spot, entry.name, fresh)
                     copied = True
             elif wanted:
-                self._copy_directory(directory, entry, spot, path, fresh)
+                yield self._copy_directory(directory, entry, spot, path, fresh)
                 copied = True
             elif self._may_hold(path, excluded):
-                copied |= self._copy_below(directory, entry, spot, path)
+                copied |= yield self._copy_below(directory, entry, spot, path)
         return copied
 
-    def _copy_directory(self, directory: Directory, entry: Entry, spot: Spot, path: str, fresh: bool) -> None:
+    def _copy_directory(self, directory: Directory, entry: Entry, spot: Spot, path: str, fresh: bool) -> Walk[None]:
         child = directory.child(entry)
         existing = None if fresh else spot.lookup(entry.name)
         if existing is None:
@@ -177,14 +178,14 @@ class Copier:
             below = spot.child(entry.name)
             below.ensure()
             self._dress(directory, entry, below)
-        self._copy_contents(child, below, path + "/", fresh=existing is None)
+        yield self._copy_contents(child, below, path + "/", fresh=existing is None)
         below.set_time(entry.mtime)
         child.close()
 
-    def _copy_below(self, directory: Directory, entry: Entry, spot: Spot, path: str) -> bool:
+    def _copy_below(self, directory: Directory, entry: Entry, spot: Spot, path: str) -> Walk[bool]:
         """A directory that is not wanted itself, but may hold what is: made only then."""
         child = directory.child(entry)
-        if not self._any_wanted(child, path + "/"):
+        if not (yield self._any_wanted(child, path + "/")):
             child.close()
             return False
         existing = spot.lookup(entry.name)
@@ -196,7 +197,7 @@ class Copier:
             below = spot.child(entry.name)
             below.ensure()
             below.set_entry(existing.uid, existing.gid, entry.permissions)
-        self._copy_contents(child, below, path + "/", fresh=existing is None)
+        yield self._copy_contents(child, below, path + "/", fresh=existing is None)
         child.close()
         return True
 
@@ -206,7 +207,7 @@ class Copier:
             return self._exclude is not None and not self._exclude.prunes(path)
         return self._include is not None
 
-    def _any_wanted(self, directory: Directory, prefix: str) -> bool:
+    def _any_wanted(self, directory: Directory, prefix: str) -> Walk[bool]:
         for entry in directory.entries():
             path = prefix + entry.name
             excluded = self._exclude is not None and self._exclude.matches(path)
@@ -214,7 +215,7 @@ class Copier:
                 return True
             if entry.is_dir:
                 child = directory.child(entry)
-                wanted = self._any_wanted(child, path + "/")
+                wanted = yield self._any_wanted(child, path + "/")
                 child.close()
                 if wanted:
                     return True

@@ -8,6 +8,7 @@ import posixpath
 from typing import Protocol
 
 from shiplap.errors import TreeError
+from shiplap.trees.descent import Walk, descend
 from shiplap.trees.entry import Entry
 from shiplap.trees.patterns import PatternSet
 from shiplap.trees.select import Selected, has_wildcard, select
@@ -110,7 +111,7 @@ class _TreeHasher:
             directory = found.directory()
             if found.entry is not None:
                 self._head("", found.entry, b"")
-            self._walk(directory, "", None)
+            descend(self._walk(directory, "", None))
             if directory is not found.parent:
                 directory.close()
         else:
@@ -121,12 +122,12 @@ class _TreeHasher:
         """``--parents``: everything below ``base`` that ``pattern`` includes, and the directories on the way."""
         for match in select(tree, base):
             directory = match.found.directory()
-            self._walk(directory, "", PatternSet((pattern,)))
+            descend(self._walk(directory, "", PatternSet((pattern,))))
             if not has_wildcard(base) and not has_wildcard(pattern):
                 select(tree, f"{base}/{pattern}")  # a literal has to be there
             directory.close()
 
-    def _walk(self, directory: Directory, prefix: str, include: PatternSet | None) -> None:
+    def _walk(self, directory: Directory, prefix: str, include: PatternSet | None) -> Walk[None]:
         for entry in directory.entries():
             path = prefix + entry.name
             if self._exclude is not None and self._exclude.matches(path):
@@ -136,7 +137,7 @@ class _TreeHasher:
                 self._entry(directory, entry, path)
             if entry.is_dir:
                 child = directory.child(entry)
-                self._walk(child, path + "/", include)
+                yield self._walk(child, path + "/", include)
                 child.close()
 
     def _entry(self, directory: Directory, entry: Entry, name: str) -> None:

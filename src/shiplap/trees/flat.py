@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from shiplap.trees.change import ChangeTree, Spot
 from shiplap.trees.copy import transfer
+from shiplap.trees.descent import Walk, descend
 from shiplap.trees.entry import Entry
 from shiplap.trees.owners import Owners
 from shiplap.trees.tree import Directory, Tree
@@ -32,13 +33,13 @@ def lay_flat(source: Directory, root: Entry | None, path: str, check: Check, onl
     with ChangeTree(path, None) as target:
         if root is not None:
             target.root().set_entry(root.uid, root.gid, root.permissions)
-        _fill(source, target.root(), check, only)
+        descend(_fill(source, target.root(), check, only))
         if root is not None:
             target.root().set_time(root.mtime)
     return _settled(path)
 
 
-def _fill(source: Directory, spot: Spot, check: Check, only: str = "") -> None:
+def _fill(source: Directory, spot: Spot, check: Check, only: str = "") -> Walk[None]:
     check()
     for entry in source.entries():
         if only and entry.name != only:
@@ -49,7 +50,7 @@ def _fill(source: Directory, spot: Spot, check: Check, only: str = "") -> None:
             for key, value in source.xattrs(entry).items():
                 below.set_xattr("", key, value)
             child = source.child(entry)
-            _fill(child, below, check)
+            yield _fill(child, below, check)
             child.close()
             below.set_time(entry.mtime)
         elif entry.is_link:
@@ -106,7 +107,7 @@ class _Mover:
     def run(self, flat: Tree, base: Tree) -> None:
         root = flat.root_entry()
         top = self._target.root()
-        self._walk(flat.root(), base.root() if base.layers else None, "")
+        descend(self._walk(flat.root(), base.root() if base.layers else None, ""))
         top.set_entry(root.uid, root.gid, root.permissions)
         top.set_time(root.mtime)
         for path, owner in self._owners.paths.items():
@@ -127,14 +128,14 @@ class _Mover:
             spot = spot.child(name)
         return spot
 
-    def _walk(self, flat: Directory, base: Directory | None, path: str) -> bool:
+    def _walk(self, flat: Directory, base: Directory | None, path: str) -> Walk[bool]:
         """Whether the layer now has this directory."""
         entries = flat.entries()
         changed = False
         for entry in entries:
             old = base.lookup(entry.name) if base is not None else None
             if entry.is_dir:
-                changed |= self._directory(flat, entry, base, old, path)
+                changed |= yield self._directory(flat, entry, base, old, path)
             elif old is None or entry.ctime > self._since:
                 self._take(entry, path)
                 changed = True
@@ -146,12 +147,14 @@ class _Mover:
                     changed = True
         return changed
 
-    def _directory(self, flat: Directory, entry: Entry, base: Directory | None, old: Entry | None, above: str) -> bool:
+    def _directory(
+        self, flat: Directory, entry: Entry, base: Directory | None, old: Entry | None, above: str
+    ) -> Walk[bool]:
         path = flat.where(entry.name)
         if old is None or not old.is_dir or base is None:
             self._take(entry, above)
             return True
-        below = self._walk(flat.child(entry), base.child(old), path)
+        below = yield self._walk(flat.child(entry), base.child(old), path)
         if entry.ctime <= self._since and not below:
             return False
         spot = self._spot(path)

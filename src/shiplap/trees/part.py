@@ -14,6 +14,7 @@ import msgspec
 
 from shiplap.errors import TreeError
 from shiplap.trees.entry import Entry, entry_of
+from shiplap.trees.held import Held
 from shiplap.trees.owners import Owners
 
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
@@ -109,34 +110,33 @@ class DiskPart:
 class LivePart:
     """A directory that others may be changing: held by a descriptor of its own, opened without following links."""
 
-    __slots__ = ("_fd", "_own", "_path")
+    __slots__ = ("_held", "_path")
 
-    def __init__(self, fd: int, path: str, own: bool) -> None:
-        self._fd = fd
+    def __init__(self, held: Held, path: str) -> None:
+        self._held = held
         self._path = path
-        self._own = own
 
     def stat(self, name: str) -> Entry | None:
         try:
-            return entry_of(name, os.stat(name, dir_fd=self._fd, follow_symlinks=False))
+            return entry_of(name, os.stat(name, dir_fd=self._held.fd(), follow_symlinks=False))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def scan(self) -> list[Entry]:
-        with os.scandir(self._fd) as items:
+        with os.scandir(self._held.fd()) as items:
             return [entry_of(item.name, item.stat(follow_symlinks=False)) for item in items]
 
     def child(self, name: str) -> LivePart:
-        return LivePart(os.open(name, _OPEN_DIRECTORY, dir_fd=self._fd), f"{self._path}/{name}", True)
+        return LivePart(self._held.child(name), f"{self._path}/{name}")
 
     def open(self, name: str) -> int:
-        return os.open(name, _OPEN_FILE, dir_fd=self._fd)
+        return os.open(name, _OPEN_FILE, dir_fd=self._held.fd())
 
     def read_link(self, name: str) -> str:
-        return os.readlink(name, dir_fd=self._fd)
+        return os.readlink(name, dir_fd=self._held.fd())
 
     def xattrs(self, name: str) -> dict[str, bytes]:
-        return read_xattrs(f"/proc/self/fd/{self._fd}/{name}")
+        return read_xattrs(f"/proc/self/fd/{self._held.fd()}/{name}")
 
     def opaque(self) -> bool:
         return False
@@ -145,9 +145,7 @@ class LivePart:
         return self._path
 
     def close(self) -> None:
-        if self._own:
-            os.close(self._fd)
-            self._own = False
+        self._held.close()
 
 
 class Content(msgspec.Struct, gc=False, array_like=True):

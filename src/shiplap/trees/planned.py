@@ -14,6 +14,7 @@ import msgspec
 
 from shiplap.errors import TreeError
 from shiplap.trees.change import ChangeTree, Spot
+from shiplap.trees.descent import Walk, descend
 from shiplap.trees.entry import Entry, is_text
 from shiplap.trees.owners import Owners
 from shiplap.trees.part import Content, Table
@@ -21,6 +22,8 @@ from shiplap.trees.root import resolve
 from shiplap.trees.tree import Directory, Tree
 
 _SECOND = 1_000_000_000
+DEEPEST = 100
+"""Levels of a table of contents: it is decoded by calls in one another, three a level, and Python allows a thousand."""
 
 
 class PlannedTree(ChangeTree):
@@ -33,7 +36,7 @@ class PlannedTree(ChangeTree):
         self.times: dict[str, int] = {}
         self.misread = False
         """A file is named as a whiteout is: packed and unpacked again, it would be taken for one. Or a name or a link's
-        target is no UTF-8, which a table of contents has no place for.
+        target is no UTF-8, which a table of contents has no place for. Or directories lie deeper than DEEPEST.
         """
         self._numbers = 0
         self._files: dict[int, tuple[Tree, str, Entry] | int] = {}
@@ -69,15 +72,15 @@ class PlannedTree(ChangeTree):
     def keep_only(self, paths: Collection[str]) -> None:
         """Take out of the table what is not in ``paths``, but for directories on the way to what is."""
 
-        def prune(content: Content, prefix: str) -> None:
+        def prune(content: Content, prefix: str) -> Walk[None]:
             children = content.children or {}
             for name, child in list(children.items()):
                 path = prefix + name
-                prune(child, path + "/")
+                yield prune(child, path + "/")
                 if path not in paths and not child.children:
                     del children[name]
 
-        prune(self.contents, "")
+        descend(prune(self.contents, ""))
 
     def entry(self, name: str, mode: int, uid: int, gid: int, mtime: int, size: int = 0, rdev: int = 0) -> Entry:
         """A new entry, with an inode number of its own. Times are whole seconds, as they will be in the layer."""
@@ -143,23 +146,17 @@ class PlannedSpot(Spot):
         self.tree.remember(spot)
         return spot
 
-    def ensure(self) -> None:
-        if self.exists:
-            return
-        assert isinstance(self.parent, PlannedSpot) and self.parent._base is not None
-        self.parent.ensure()
-        name = self.path.rpartition("/")[2]
-        entry = self.parent._base.lookup(name)
-        if entry is None:
-            raise TreeError(f"/{self.path}: vanished while it was written", code="changed-while-read")
-        attributes = self.parent._base.xattrs(entry)
+    def _copy_up(self, under: Directory, entry: Entry) -> None:
+        assert isinstance(self.parent, PlannedSpot)
+        attributes = under.xattrs(entry)
         self.content = Content(msgspec.structs.replace(entry, layer=0), children={}, attributes=attributes)
-        self.parent._children()[name] = self.content
+        self.parent._children()[entry.name] = self.content
         self.exists = True
 
     def make_directory(self, name: str, mode: int, uid: int, gid: int, mtime: int | None = None) -> Spot:
         self._change()
         hides = self._clear_whiteout(name)
+        self.tree.misread = self.tree.misread or self.path.count("/") >= DEEPEST
         when = mtime if mtime is not None else self.tree.now
         content = Content(self.tree.entry(name, stat.S_IFDIR | mode, uid, gid, when), children={}, opaque=hides)
         self._children()[name] = content

@@ -6,11 +6,13 @@ by a table of contents alone (``trees.part``).
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 
 from shiplap.errors import Place, TreeError
 from shiplap.trees.entry import Entry, entry_of
+from shiplap.trees.held import Held
 from shiplap.trees.owners import Owners
 from shiplap.trees.part import DiskPart, LivePart, Part, Table, TablePart
 
@@ -174,7 +176,7 @@ class Layer:
         if self._table is not None:
             return TablePart(self._table, self._table.root, number)
         if self._live:
-            return LivePart(self._fd, self.path, False)
+            return LivePart(Held(self._fd), self.path)
         return DiskPart(self.path, self._fd, number, self.owners)
 
     def root_entry(self) -> Entry:
@@ -228,7 +230,18 @@ class Tree:
         return self.layers[0].root_entry()
 
 
+def too_deep(path: str) -> TreeError:
+    """What is said of a path that no system call takes."""
+    return TreeError(
+        f"directories lie too deep below each other: /{path[:60]}... has {len(os.fsencode(path))} bytes",
+        code="too-deep",
+        hint="Linux takes 4095 bytes, which are 2047 levels at the most: let it lie less deep",
+    )
+
+
 def _unreadable(path: str, error: OSError) -> TreeError:
+    if error.errno == errno.ENAMETOOLONG:
+        return too_deep(path)
     return TreeError(
         f"cannot read {path or '/'}: {error.strerror}",
         code="unreadable",
