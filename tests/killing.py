@@ -87,15 +87,24 @@ class Killer:
         assert process.stderr is not None
         os.set_blocking(process.stderr.fileno(), False)
         said = b""
-        end = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < end:
+        # A whole run takes long on a machine that has much to do; one that comes to no further point hangs.
+        seen, end = -1, 0.0
+        while process.poll() is None:
+            if (now := self._state(control)[0]) != seen:
+                seen, end = now, time.monotonic() + 60
+            if time.monotonic() > end:
+                break
             said += process.stderr.read() or b""
             if mode == FREEZE and self._state(control)[3]:
                 kill_all(process.pid)
             time.sleep(0.002)
         if process.poll() is None:
+            where = standing(process.pid)
+            process.send_signal(signal.SIGABRT)  # faulthandler tells where each thread stands
+            time.sleep(0.5)
+            said += process.stderr.read() or b""
             kill_all(process.pid)
-            pytest.fail(f"{arguments} hung at point {self._state(control)}")
+            pytest.fail(f"{arguments} hung at point {self._state(control)}\n{where}\n{said.decode(errors='replace')}")
         said += process.stderr.read() or b""
         process.stderr.close()
         count, _, _, fired, _, where = self._state(control)
@@ -109,6 +118,21 @@ class Killer:
     def _state(control: Path) -> tuple[int, int, int, int, int, bytes]:
         count, stop_at, mode, fired, first, where = struct.unpack(_FORMAT, control.read_bytes())
         return count, stop_at, mode, fired, first, where
+
+
+def standing(pid: int) -> str:
+    """What a process and all that came of it are doing: command line, state and system call of each thread."""
+    found, lines = [pid], []
+    for one in found:
+        for task in _listed(f"/proc/{one}/task"):
+            with suppress(OSError):
+                directory = Path(f"/proc/{one}/task/{task}")
+                found += map(int, (directory / "children").read_text().split())
+                state = (directory / "stat").read_text().rpartition(")")[2].split()[0]
+                told = [(directory / name).read_text().strip() for name in ("wchan", "syscall")]
+                words = (directory / "cmdline").read_bytes()[:100]
+                lines.append(f"{one}/{task} {state} {' '.join(told)} {words!r}")
+    return "\n".join(lines)
 
 
 def kill_all(pid: int) -> None:
