@@ -301,6 +301,7 @@ class _Build:
             programs=settings.helper_path,
             cancel=self._halt,
             single_id=single_id(),
+            copies=settings.snapshots == "copy",
         )
 
     def _solve(self, plans: list[Plan], bench: Workbench, context: Context, planning: Planning) -> list[Built]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -157,6 +157,7 @@ class _Delivery:
         self._check = check
         self._cancel = cancel
         self._exported: dict[tuple[Packing, Annotations, bool, bool], Exported] = {}
+        self._said: set[str] = set()
         self.done = Delivered()
 
     def carry_out(self, output: Output) -> None:
@@ -224,7 +225,8 @@ class _Delivery:
             tag = "latest" if as_directory else ""  # as buildx calls an image without a name
             files = layout_files(self._store, root, self._names(output), created, output.type == "docker", tag)
             if as_directory:
-                write_layout(self._store, files, Path(output.dest))
+                with _written_to(output.dest):
+                    write_layout(self._store, files, Path(output.dest))
             else:
                 self._to_file(output.dest, lambda out: write_archive(self._store, files, out))
                 archive = (os.path.abspath(output.dest), tuple(archive_pieces(self._store, files)))
@@ -369,8 +371,14 @@ class _Delivery:
         if output.flag("rewrite-timestamp"):
             if self._epoch is not None:
                 return msgspec.structs.replace(packing, times=Times(self._epoch))
-            self._sink(Warned("rewrite-timestamp is specified, but no source-date-epoch was found"))
+            self._warn("rewrite-timestamp is specified, but no source-date-epoch was found")
         return packing
+
+    def _warn(self, message: str) -> None:
+        """Once, however many outputs it is about."""
+        if message not in self._said:
+            self._said.add(message)
+            self._sink(Warned(message))
 
     def _now(self) -> int:
         """The time of what is written, in seconds: that of the build's epoch, if it has one."""
@@ -386,21 +394,33 @@ class _Delivery:
                 )
             if sys.stdout is None:
                 raise ExportError("standard output is closed", code="cannot-write", hint="redirect it to a file")
-            write(sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+            with _written_to("to standard output"):
+                write(sys.stdout.buffer)
+                sys.stdout.buffer.flush()
             return
         path = Path(dest)
-        try:
+        with _written_to(dest):
             path.parent.mkdir(parents=True, exist_ok=True)
             with writing(path) as out:
                 write(out)
-        except OSError as error:
-            raise ExportError(
-                f"cannot write {dest}: {error.strerror}", code="cannot-write", hint="choose another dest="
-            ) from None
 
     def _wrote(self, dest: str) -> None:
         self._note(written=(*self.done.written, dest))
+
+
+@contextmanager
+def _written_to(dest: str) -> Iterator[None]:
+    """What goes wrong here is the destination's fault. That nobody reads on is told otherwise (``cli.ending``)."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ExportError(
+            f"cannot write {dest}: {error.strerror}",
+            code="cannot-write",
+            hint="choose another dest=, or make room there",
+        ) from None
 
 
 def _packing(output: Output) -> Packing:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shiplap.errors import Interrupted, ShiplapError, StoreError
+from shiplap.errors import ExportError, Interrupted, ShiplapError, StoreError
 
 if TYPE_CHECKING:
     from shiplap.store.room import Room
@@ -67,6 +67,8 @@ def explaining(root: Path, room: Room, cancel: threading.Event) -> Iterator[None
     except (OSError, ShiplapError) as error:
         if room.fault is not None:
             raise room.fault from error
+        if isinstance(error, ExportError):
+            raise  # it was not the store that is full
         cause = _no_space(error)
         if cause is None or (isinstance(error, StoreError) and error.code in ("disk-full", "store-full")):
             raise

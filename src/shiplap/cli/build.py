@@ -254,15 +254,19 @@ def _warn_ignored(options: argparse.Namespace, sink: Sink) -> None:
 
 def _write_files(options: argparse.Namespace, result: Any) -> None:
     """``--iidfile`` (of one image: the digest of its config, as docker's image id) and ``--metadata-file``."""
-    try:
-        if options.iidfile:
-            Path(options.iidfile).write_text(result.config_digest or result.digest)
-        if options.metadata_file:
-            import json
+    if options.iidfile:
+        _write(options.iidfile, result.config_digest or result.digest)
+    if options.metadata_file:
+        import json
 
-            Path(options.metadata_file).write_text(json.dumps(_metadata(result), indent=2) + "\n")
+        _write(options.metadata_file, json.dumps(_metadata(result), indent=2) + "\n")
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text)
     except OSError as error:
-        raise ExportError(f"cannot write {error.filename}: {error.strerror}", code="cannot-write") from None
+        raise ExportError(f"cannot write {path}: {error.strerror}", code="cannot-write") from None
 
 
 def _metadata(result: Any) -> dict[str, Any]:

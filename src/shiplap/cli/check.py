@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from shiplap.cli.parsing import Parser, pairs, settings_of, write_error
 from shiplap.errors import UsageError
+from shiplap.settings.boolean import parse_bool
 
 if TYPE_CHECKING:
     from shiplap.api.checking import Checked
     from shiplap.api.request import Request
     from shiplap.settings import Settings
-from shiplap.settings.boolean import parse_bool
 
 _EPILOG = """rules: those of BuildKit (docs.docker.com/reference/build-checks), and five that need the stage graph:
   StageNeverReached, CopyOfMissingPath, CacheHostileOrder, SecretInLayer, CompilerInFinalStage

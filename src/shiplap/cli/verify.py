@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 
@@ -11,15 +12,24 @@ from shiplap.cli.parsing import settings_of
 from shiplap.cli.view import progress_mode, view
 from shiplap.errors import Interrupted, ShiplapError
 
+_NO_EFFECT = {
+    *("tag", "output", "load", "push", "no_cache", "no_cache_filter", "iidfile", "metadata_file"),
+    *("check", "call", "reproducible"),
+}
+"""Flags of build that change nothing here. They are taken, so that the command line of a build can be, as it is."""
+
 
 def run(name: str, argv: list[str]) -> int:
     """Verify that a build is reproducible."""
     p = parser(
         "verify",
         "Build twice, with --reproducible and without the cache, and compare: says which step makes which file\n"
-        "differ. Takes the flags of build; nothing is pushed or written. Exit status: 0 both are the same, 1 they differ,\n"
-        "2 trouble.",
+        "differ. Takes the flags of build (some change nothing here, and are not listed); nothing is pushed or written.\n"
+        "Exit status: 0 both are the same, 1 they differ, 2 trouble.",
     )
+    for action in p._actions:
+        if action.dest in _NO_EFFECT:
+            action.help = argparse.SUPPRESS
     p.add_argument("--format", default="text", choices=("text", "json"), help="how differences are shown")
     p.epilog = "example:\n  shiplap verify --build-arg V=2 ."
     options = p.parse_args(argv)

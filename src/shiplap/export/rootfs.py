@@ -104,7 +104,9 @@ def write_rootfs(parts: Sequence[Folder], directory: Path, epoch: int | None, ch
     except OSError as error:
         place = directory if error.filename is None else error.filename
         raise ExportError(
-            f"cannot write to {place}: {error.strerror or error}", code="cannot-write", hint="choose another dest="
+            f"cannot write to {place}: {error.strerror or error}",
+            code="cannot-write",
+            hint="choose another dest=, or make room there",
         ) from None
 
 

@@ -81,7 +81,7 @@ class Steps:
         if isinstance(operation, Run):
             kind, body = "exec", _exec(operation)
         elif isinstance(operation, FileChange):
-            kind, body = "file", {"actions": _actions(operation, len(node.inputs), node.inputs)}
+            kind, body = "file", {"actions": _actions(operation, node.inputs)}
         elif isinstance(operation, Merge):
             kind, body = (
                 "merge",
@@ -239,7 +239,7 @@ def _mount(mount: Mount) -> dict[str, Any]:
     return told
 
 
-def _actions(change: FileChange, inputs: int, sources: tuple[Node, ...]) -> list[dict[str, Any]]:
+def _actions(change: FileChange, inputs: tuple[Node, ...]) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     for action in change.actions:
         if isinstance(action, MakeDirectory):
@@ -253,13 +253,13 @@ def _actions(change: FileChange, inputs: int, sources: tuple[Node, ...]) -> list
             told.append({"secondaryInput": -1, "Action": {"mkdir": body}})
             continue
         for source in action.sources:
-            remote = action.input != NO_INPUT and isinstance(sources[action.input].operation, HttpSource)
+            remote = action.input != NO_INPUT and isinstance(inputs[action.input].operation, HttpSource)
             told.append({"secondaryInput": action.input, "Action": {"copy": _copy(action, source, remote)}})
         for inline in action.inline:
             told.append({"secondaryInput": -1, "Action": {"mkfile": _file(action, inline)}})
     for number, entry in enumerate(told):
         # Each takes what the one before it made; only the last is what the step gives.
-        entry["input"] = change.base if not number else inputs + number - 1
+        entry["input"] = change.base if not number else len(inputs) + number - 1
         entry["output"] = 0 if number == len(told) - 1 else -1
     return [{key: entry[key] for key in ("input", "secondaryInput", "output", "Action")} for entry in told]
 

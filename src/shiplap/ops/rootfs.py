@@ -70,9 +70,11 @@ def step_root(bench: Workbench, parent: str, draft: Draft, base: Tree | None) ->
 def can_overlay(bench: Workbench, layers: int) -> bool:
     """Whether so many layers can be mounted here as one; tells the user if not, for what a step does then takes longer."""
     if not bench.runtime().overlay:
-        bench.notice(
-            "no overlay can be mounted here: each step works on a copy of its root, which takes longer; shiplap doctor says why"
-        )
+        if not bench.copies:
+            bench.notice(
+                "no overlay can be mounted here: each step works on a copy of its root, which takes longer; "
+                "shiplap doctor says why"
+            )
         return False
     if layers > MOST_LOWERS:
         bench.notice(

@@ -69,6 +69,8 @@ class Workbench(msgspec.Struct):
     epoch: int | None = None
     single_id: bool = False
     """True where only one user id is mapped, so that owners are kept on record."""
+    copies: bool = False
+    """True if it was asked for that each step works on a copy of its root."""
 
     said: dict[str, object] = msgspec.field(default_factory=dict)
     """Notices that were given."""
