@@ -14,7 +14,7 @@ def platform_args(build: Platform, target: Platform, stage: str, given: Mapping[
     """The automatic ARGs; build arguments of the same name win. ``stage`` is the target as typed, or its name."""
     args: dict[str, str] = {}
     for prefix, platform in (("BUILD", build), ("TARGET", target)):
-        args[f"{prefix}PLATFORM"] = str(platform)
+        args[f"{prefix}PLATFORM"] = platform.full
         args[f"{prefix}OS"] = platform.os
         args[f"{prefix}OSVERSION"] = platform.os_version
         args[f"{prefix}ARCH"] = platform.architecture

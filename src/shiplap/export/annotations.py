@@ -76,7 +76,7 @@ def read_annotations(flags: Iterable[str], attributes: Mapping[str, str]) -> Ann
 
 def _read(text: str) -> list[Annotation]:
     key, equals, value = text.partition("=")
-    if not equals:
+    if not equals or not key.rpartition(":")[2]:  # a name must not be empty (OCI image-spec, annotations.md)
         raise _refused(f"invalid annotation {text!r}, expected key=value", "--annotation KEY=VALUE")
     places, colon, rest = key.partition(":")
     if not colon:

@@ -41,6 +41,13 @@ class Platform(NamedTuple):
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
+    @property
+    def full(self) -> str:
+        """With the version of the operating system, where there is one: ``windows(10.0.17763)/amd64``."""
+        if not self.os_version:
+            return str(self)
+        return str(self._replace(os=f"{self.os}({self.os_version})", os_version=""))
+
     def satisfies(self, wanted: Platform) -> bool:
         """True if an image for this platform may be taken where ``wanted`` is asked for (``fitting_platforms``)."""
         return self._replace(os_version="") in fitting_platforms(wanted)

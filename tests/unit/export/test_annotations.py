@@ -40,6 +40,8 @@ def test_attributes_of_outputs_yield_to_flags() -> None:
     ("text", "message"),
     [
         ("a", "invalid annotation 'a', expected key=value"),
+        ("=a", "invalid annotation '=a', expected key=value"),
+        ("index:=a", "invalid annotation 'index:=a', expected key=value"),
         ("Manifest:a=b", "invalid annotation type 'Manifest', expected type and optional platform in square brackets"),
         ("layer:a=b", "unknown annotation type 'layer'"),
     ],

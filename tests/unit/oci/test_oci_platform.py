@@ -166,3 +166,9 @@ def test_offered_platforms() -> None:
         "linux/amd64",
         "linux/arm/v7",
     ]
+
+
+def test_the_full_name_has_the_version_of_the_system() -> None:
+    """As BuildKit gives it to a Dockerfile as TARGETPLATFORM."""
+    for text in ("windows(10.0.17763)/amd64", "linux/arm/v7", "linux(5)/amd64/v2"):
+        assert parse_platform(text).full == text
