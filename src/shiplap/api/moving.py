@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
-from typing import BinaryIO
 
 import msgspec
 
 from shiplap.api.looking import wanted_platform
-from shiplap.errors import UsageError
 from shiplap.events.facts import Sink
 from shiplap.images.copying import copy as copy_image
-from shiplap.images.files import Boxed, BoxSource, merged, tar_of
+from shiplap.images.files import Boxed, BoxSource, merged
 from shiplap.images.location import DOCKER_ARCHIVE, ENGINE, LAYOUT, OCI_ARCHIVE, STORE, Location, parse_location
 from shiplap.images.session import Session
 from shiplap.images.stored import StoreSource, StoreTarget
@@ -80,11 +77,7 @@ def save(
                 transfer = msgspec.structs.replace(transfer, names=names)
             shipments[transfer.root.digest] = Shipment(transfer, source)
         pieces = archive_bytes(list(shipments.values()), kind == "docker", wanted_platform(platform, settings))
-        if output == "-":
-            write_pieces(pieces, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-        else:
-            to_file(output, lambda out: write_pieces(pieces, out))
+        to_file(output, lambda out: write_pieces(pieces, out))
 
 
 def load(source: str, settings: Settings, sink: Sink = quietly) -> list[str]:
@@ -93,14 +86,8 @@ def load(source: str, settings: Settings, sink: Sink = quietly) -> list[str]:
     Docker archives and OCI archives, plain or compressed, told apart by what is in them.
     """
     with Session(settings, sink) as session:
-        store = session.store
-        if source == "-":
-            box = tar_of(_standard_input(), "standard input", session.spool)
-            try:
-                return _load(Boxed(box), store, sink)
-            finally:
-                box.close()
-        kind = LAYOUT if os.path.isdir(source) else OCI_ARCHIVE
+        store = session.store  # first: what must be written plain for a while lies on its disk
+        kind = LAYOUT if source != "-" and os.path.isdir(source) else OCI_ARCHIVE
         return _load(session.boxed(Location(kind, source)), store, sink)
 
 
@@ -129,9 +116,3 @@ def _load(boxed: Boxed, store: Store, sink: Sink) -> list[str]:
         copy_image(BoxSource(boxed, image), StoreTarget(store, ""), sink)
         names += image.names or (image.descriptor.digest,)
     return names
-
-
-def _standard_input() -> BinaryIO:
-    if sys.stdin is None:
-        raise UsageError("standard input is closed", code="no-stdin", hint="redirect it from a file")
-    return os.fdopen(os.dup(sys.stdin.fileno()), "rb")

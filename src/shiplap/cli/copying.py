@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 from shiplap.cli.parsing import Parser, settings_of
 from shiplap.cli.view import progress_mode, view
 from shiplap.errors import UsageError
 
 PLACES = """A place is NAME or store:NAME (shiplap's store), docker://HOST/NAME:TAG (a registry), oci:DIRECTORY[:TAG] or
-oci-layout://DIRECTORY[:TAG|@DIGEST], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], or docker-daemon:NAME (a
-running Docker or Podman)."""
+oci-layout://DIRECTORY[:TAG|@DIGEST], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] (FILE may be -: standard input or
+output), or docker-daemon:NAME (a running Docker or Podman)."""
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -35,6 +37,12 @@ def run(name: str, argv: list[str]) -> int:
     options = p.parse_args(argv)
     if options.all and options.platform:
         raise UsageError("--all and --platform cannot be used together", code="bad-command-line")
+    transport, *rest = options.target.split(":")
+    streamed = transport in ("oci-archive", "docker-archive") and rest[:1] == ["-"]
+    if streamed and sys.stdout.isatty():
+        raise UsageError(
+            "refusing to write an archive to a terminal", code="output-is-terminal", hint="FILE instead of -"
+        )
     from shiplap.api.moving import copy
 
     settings = settings_of(options)
@@ -49,6 +57,6 @@ def run(name: str, argv: list[str]) -> int:
             everything=options.all,
             referrers=options.referrers,
         )
-    if not options.quiet:
+    if not options.quiet and not streamed:
         print(copied.digest)
     return 0

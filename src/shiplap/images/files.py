@@ -11,6 +11,7 @@ import io
 import os
 import posixpath
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,7 +137,12 @@ class _Stretch(io.RawIOBase):
 
 
 def open_tar(path: str, spool: str) -> TarBox:
-    """The archive at ``path``; ``spool`` is the directory for what must be written plain first. Raises UsageError."""
+    """The archive at ``path`` (``-``: standard input); ``spool`` is the directory for what must be written plain first.
+
+    Raises UsageError (cannot-read, no-stdin).
+    """
+    if path == "-":
+        return tar_of(_standard_input(), "standard input", spool)
     try:
         file = open(path, "rb")  # noqa: SIM115 (the box closes it)
     except OSError as error:
@@ -154,6 +160,12 @@ def tar_of(file: BinaryIO, title: str, spool: str) -> TarBox:
             return TarBox(file, title)
     with file:
         return TarBox(_spooled(Decompressed(file), spool), title)
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise UsageError("standard input is closed", code="no-stdin", hint="redirect it from a file")
+    return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
 
 
 def _spooled(stream: Decompressed, directory: str) -> BinaryIO:

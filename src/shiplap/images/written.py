@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -99,7 +100,8 @@ class ArchiveTarget:
     partial = True
 
     def __init__(self, path: str, name: str, docker: bool, platform: Platform | None = None) -> None:
-        self.title = path
+        self.title = "standard output" if path == "-" else path
+        self._path = path
         self._docker = docker
         self._name = name
         self._platform = platform or native_platform()
@@ -109,7 +111,7 @@ class ArchiveTarget:
     def write(self, transfer: Transfer, source: Source, step: str) -> None:
         named, tag = called(transfer, self._name, full=self._docker)
         pieces = archive_bytes([Shipment(named, source)], self._docker, self._platform, tag, step)
-        to_file(self.title, lambda out: write_pieces(pieces, out))
+        to_file(self._path, lambda out: write_pieces(pieces, out))
 
 
 def called(transfer: Transfer, name: str, full: bool) -> tuple[Transfer, str]:
@@ -127,7 +129,14 @@ def write_pieces(pieces: Iterator[bytes], out: BinaryIO) -> None:
 
 
 def to_file(path: str, write: Callable[[BinaryIO], None]) -> None:
-    """Let ``write`` make the file ``path``: completely, or not at all. Raises ExportError (cannot-write)."""
+    """Let ``write`` make the file ``path``: completely, or not at all; or write to standard output (``-``).
+
+    Raises ExportError (cannot-write).
+    """
+    if path == "-":
+        write(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
     try:
         with writing(Path(path)) as out:
             write(out)

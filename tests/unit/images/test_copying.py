@@ -14,6 +14,7 @@ import tarfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.kit import wait_for
@@ -348,3 +349,22 @@ def test_an_index_that_tells_another_size_is_refused(
             copy(f"oci:{tmp_path}/lay:1", target, settings)
         assert raised.value.code == "size-mismatch" and f"its index says {size}" in str(raised.value)
     assert not (tmp_path / "other").exists() and "new" not in shelf.registry.repositories
+
+
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_an_archive_through_a_pipe(kind: str, shelf: Shelf, multi: str, settings: Settings, tmp_path: Path) -> None:
+    shiplap = [str(Path(sys.executable).with_name("shiplap")), "copy"]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SHIPLAP_ROOT": str(tmp_path / "store")}
+    alike: dict[str, Any] = {"env": environment, "cwd": tmp_path, "capture_output": True}
+    platform = ["--platform", "linux/amd64", shelf.place("base", "multi")]
+    written = subprocess.run([*shiplap, *platform, f"{kind}:-:some:1"], **alike)
+    assert written.returncode == 0 and b"copying" in written.stderr
+    with tarfile.open(fileobj=io.BytesIO(written.stdout)) as archive:
+        assert "index.json" in archive.getnames(), "nothing but the archive is on standard output"
+    read = subprocess.run([*shiplap, "-q", f"{kind}:-", "store:back:1"], input=written.stdout, **alike)
+    assert read.returncode == 0, read.stderr
+    assert inspect("back:1", settings)["Platform"] == "linux/amd64"
+    assert not (tmp_path / "-").exists()
+    none = subprocess.run([*shiplap, f"{kind}:-", "store:none:1"], input=b"", **alike)
+    assert none.returncode == 2 or b"ERROR" in none.stderr
+    assert b"Traceback" not in none.stderr
