@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from tests.kit import Shiplap
 
+from shiplap.oci.platform import native_platform
+
 EPOCH = 315_532_800
 DOCKERFILE = """\
 FROM busybox AS build
@@ -150,6 +152,18 @@ def test_verify_names_file_and_step(shiplap: Shiplap, tmp_path: Path) -> None:
     told = json.loads(shiplap.run("verify", "-q", "--format=json", context, check=False).stdout)
     (difference,) = told["differences"]
     assert [file["path"] for file in difference["files"]] == ["d/different"]
+
+
+@pytest.mark.parametrize("flag", ["--platform=linux/amd64,linux/arm64", "--provenance=mode=max", "--sbom=true"])
+def test_verify_finds_the_images_of_an_index(flag: str, shiplap: Shiplap, tmp_path: Path) -> None:
+    text = (
+        "FROM --platform=$BUILDPLATFORM busybox AS b\nARG TARGETARCH\n"
+        "RUN cat /proc/sys/kernel/random/uuid > /$TARGETARCH\nFROM scratch\nCOPY --from=b /*64 /d/\n"
+    )
+    done = shiplap.run("verify", "-q", flag, context_of(tmp_path / "c", text), check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    found = [name for name in ("amd64", "arm64") if f"~ /d/{name}  content  (step 1)" in done.stdout]
+    assert found == (["amd64", "arm64"] if "platform" in flag else [native_platform().architecture])
 
 
 def test_verify_pushes_and_writes_nothing(shiplap: Shiplap, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class Verified(msgspec.Struct, frozen=True):
 
     digests: tuple[str, str]
     differences: tuple[Difference, ...] = ()
-    """One for each platform that differs."""
+    """One for each platform that differs; none, if it is only what is told of the images (attestations)."""
 
     @property
     def same(self) -> bool:
@@ -63,10 +63,10 @@ def verify(
     if first.digest == second.digest:
         return Verified(digests)
     settings = load(environ, root=str(request.root) if request.root is not None else None)
-    pairs = [pair for pair in zip(first.images, second.images, strict=True) if pair[0].digest != pair[1].digest]
-    differences = [
-        diff(a.digest, b.digest, settings, platform=a.platform, most_contents=most_contents) for a, b in pairs
-    ]
+    pairs = zip(first.images, second.images, strict=True)
+    differing = dict.fromkeys(a.platform for a, b in pairs if a.digest != b.digest)
+    # By the digests that the store knows: of several images, or where something is attested, those of the indexes.
+    differences = [diff(*digests, settings, platform=platform, most_contents=most_contents) for platform in differing]
     return Verified(digests, tuple(differences))
 
 

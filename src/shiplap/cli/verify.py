@@ -64,6 +64,8 @@ def run(name: str, argv: list[str]) -> int:
         from shiplap.cli.diff import difference_lines
         from shiplap.events.printable import printable
 
+        if not found.differences:
+            print(f"the images are the same, what is attested of them is not: {found.digests[0]}, {found.digests[1]}")
         for difference in found.differences:
             for line in difference_lines(difference):
                 print(printable(line))
