@@ -93,11 +93,17 @@ def entry_members(
             header.kind, header.link, header.size = tar.HARDLINK, first, 0
         else:
             names[entry.device, entry.inode] = path
+    small = 0 < header.size <= CHUNK
+    data = b""
     if kind in (stat.S_IFREG, stat.S_IFDIR) and header.kind != tar.HARDLINK:
-        capability = directory.xattrs(entry).get(CAPABILITY)
-        if capability:
-            header.pax = {XATTR + CAPABILITY: capability}
-    yield encode_header(header)
+        data, attributes = directory.load(entry) if small else (b"", directory.xattrs(entry))
+        if CAPABILITY in attributes:
+            header.pax = {XATTR + CAPABILITY: attributes[CAPABILITY]}
+    head = encode_header(header)
+    if small:
+        yield b"".join((head, data, padding(entry.size)))
+        return
+    yield head
     if header.size:
         yield from _data(directory, entry)
         yield padding(entry.size)

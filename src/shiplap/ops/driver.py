@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
@@ -32,6 +32,7 @@ from shiplap.solver.machine import Digest, Execute, Hit, Instruction, Look, Solv
 from shiplap.store.results import FileMemory, Result
 from shiplap.store.snapshots import EMPTY
 from shiplap.trees.digest import selection_digest
+from shiplap.trees.once import ReadOnce
 from shiplap.trees.tree import Tree
 
 LIVE = "live"
@@ -60,6 +61,8 @@ class Driver:
         self._memories: dict[str, FileMemory] = {}
         self._hits: dict[str, str] = {}
         """Keys that were found or made, and the snapshots they led to: what prune shall count as used now."""
+        self._once: defaultdict[str, ReadOnce] = defaultdict(ReadOnce)
+        """Of each local source, what was read of it."""
         self._memory_lock = threading.Lock()
         self._unready = any(isinstance(node.operation, Run) for node in walk(self._targets))
         """There are RUNs, and nobody has begun to get ready for one."""
@@ -270,7 +273,7 @@ class Driver:
 
     def _tree(self, node: Node) -> Tree:
         if isinstance(node.operation, LocalSource):
-            return open_context(node.operation, self._bench)
+            return open_context(node.operation, self._bench, self._once[node.digest])
         return self._bench.store.snapshots.tree(self._solver.result(node))
 
     # -- content digests

@@ -8,11 +8,12 @@ from shiplap.errors import ContextError
 from shiplap.graph.operations import LocalSource
 from shiplap.ops.workbench import Workbench
 from shiplap.trees.descent import Walk, descend
+from shiplap.trees.once import ReadOnce
 from shiplap.trees.patterns import PatternSet
 from shiplap.trees.tree import Directory, Hide, Tree
 
 
-def open_context(operation: LocalSource, bench: Workbench) -> Tree:
+def open_context(operation: LocalSource, bench: Workbench, once: ReadOnce | None = None) -> Tree:
     """The tree of a context; the caller closes it. Raises ContextError(code="no-context")."""
     context = bench.contexts.get(operation.name)
     if context is None:
@@ -22,7 +23,7 @@ def open_context(operation: LocalSource, bench: Workbench) -> Tree:
             hint=f"give one with --build-context {operation.name}=PATH",
         )
     hide = hide_ignored(context.path, operation.ignore) if operation.ignore else None
-    return Tree((str(context.path),), live=True, hide=hide, witness=context.witness)
+    return Tree((str(context.path),), live=True, hide=hide, witness=context.witness, once=once)
 
 
 def hide_ignored(root: Path, lines: tuple[str, ...]) -> Hide:

@@ -258,13 +258,21 @@ class Copier:
             spot.make_node(name, mode, entry.rdev, uid, gid, entry.mtime)
 
     def _copy_file(self, directory: Directory, entry: Entry, spot: Spot, name: str, uid: int, gid: int) -> None:
+        permissions = self._mode(entry.permissions, False)
         if spot.plans:
-            xattrs = {
-                key: value
-                for key, value in directory.xattrs(entry).items()
-                if not (key == CAPABILITY and self.tree.live)
-            }
-            spot.take(directory, entry, name, self._mode(entry.permissions, False), uid, gid, xattrs)
+            attributes = self._carried(directory.xattrs(entry))
+            spot.take(directory, entry, name, permissions, uid, gid, attributes)
+            return
+        once = self.tree.once
+        known = once.attributes(directory.where(entry.name), entry) if once is not None else None
+        if known is not None:
+            fd = spot.create_file(name)
+            try:
+                write_all(fd, directory.read_file(entry))
+            except BaseException:
+                os.close(fd)
+                raise
+            spot.finish_file(fd, name, permissions, uid, gid, entry.mtime, self._carried(known))
             return
         source = directory.open_file(entry)
         try:
@@ -275,17 +283,19 @@ class Copier:
                     raise TreeError(
                         f"{directory.where(entry.name)}: changed while it was read", code="changed-while-read"
                     )
-                xattrs = {
-                    key: os.getxattr(source, key)
-                    for key in os.listxattr(source)
-                    if ".overlay." not in key and not (key == CAPABILITY and self.tree.live)
-                }
+                attributes = {key: os.getxattr(source, key) for key in os.listxattr(source) if ".overlay." not in key}
             except BaseException:
                 os.close(fd)
                 raise
-            spot.finish_file(fd, name, self._mode(entry.permissions, False), uid, gid, entry.mtime, xattrs)
+            spot.finish_file(fd, name, permissions, uid, gid, entry.mtime, self._carried(attributes))
         finally:
             os.close(source)
+
+    def _carried(self, attributes: dict[str, bytes]) -> dict[str, bytes]:
+        """Those that a copy has: a build context gives no capabilities."""
+        if self.tree.live and CAPABILITY in attributes:
+            return {key: value for key, value in attributes.items() if key != CAPABILITY}
+        return attributes
 
     def _clear_for_file(self, spot: Spot, name: str) -> None:
         existing = spot.lookup(name)

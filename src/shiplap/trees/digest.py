@@ -7,9 +7,9 @@ import os
 import posixpath
 from typing import Protocol
 
-from shiplap.errors import TreeError
 from shiplap.trees.descent import Walk, descend
 from shiplap.trees.entry import Entry
+from shiplap.trees.once import SMALL
 from shiplap.trees.patterns import PatternSet
 from shiplap.trees.select import Selected, has_wildcard, select
 from shiplap.trees.tree import Directory, Tree
@@ -69,26 +69,16 @@ def split_parents(source: str) -> tuple[str, str]:
 
 def file_digest(directory: Directory, entry: Entry) -> bytes:
     """sha256 of a regular file's bytes; TreeError if it is cut short while it is read."""
+    if entry.size <= CHUNK:
+        return hashlib.sha256(directory.read_file(entry)).digest()
     fd = directory.open_file(entry)
     try:
-        if entry.size <= CHUNK:
-            return hashlib.sha256(_read_all(fd, entry, directory)).digest()
         hasher = hashlib.sha256()
         while chunk := os.read(fd, CHUNK):
             hasher.update(chunk)
         return hasher.digest()
     finally:
         os.close(fd)
-
-
-def _read_all(fd: int, entry: Entry, directory: Directory) -> bytes:
-    data = os.read(fd, entry.size + 1)
-    if len(data) < entry.size:
-        while more := os.read(fd, entry.size - len(data) + 1):
-            data += more
-    if len(data) != entry.size:
-        raise TreeError(f"{directory.where(entry.name)}: changed while it was read", code="changed-while-read")
-    return data
 
 
 class _TreeHasher:
@@ -146,8 +136,8 @@ class _TreeHasher:
             path = directory.where(entry.name)
             known = self._memory.recall(path, entry) if self._memory is not None else None
             if known is None:
-                known = file_digest(directory, entry)
-                for key, value in sorted(directory.xattrs(entry).items()):
+                known, attributes = self._read(directory, entry, path)
+                for key, value in sorted(attributes.items()):
                     known = hashlib.sha256(known + key.encode() + b"\0" + value).digest()
                 if self._memory is not None:
                     self._memory.remember(path, entry, known)
@@ -155,6 +145,14 @@ class _TreeHasher:
         elif entry.is_link:
             content = os.fsencode(directory.read_link(entry))
         self._head(name, entry, content)
+
+    def _read(self, directory: Directory, entry: Entry, path: str) -> tuple[bytes, dict[str, bytes]]:
+        once = self._tree.once
+        if once is None or entry.size > SMALL:
+            return file_digest(directory, entry), directory.xattrs(entry)
+        data, attributes = directory.load(entry)
+        once.keep(path, entry, data, attributes)
+        return hashlib.sha256(data).digest(), attributes
 
     def _head(self, name: str, entry: Entry, content: bytes) -> None:
         owner = "0:0" if self._reset else f"{entry.uid}:{entry.gid}"

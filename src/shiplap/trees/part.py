@@ -37,6 +37,9 @@ class Part(Protocol):
     def open(self, name: str) -> int:
         """A descriptor to read the regular file ``name``; never blocks on a FIFO, follows no link."""
 
+    def load(self, name: str, size: int) -> tuple[bytes, dict[str, bytes]]:
+        """All of the regular file ``name``, which was seen to have ``size`` bytes, and its attributes."""
+
     def read_link(self, name: str) -> str: ...
 
     def xattrs(self, name: str) -> dict[str, bytes]:
@@ -91,6 +94,9 @@ class DiskPart:
     def open(self, name: str) -> int:
         return os.open(self._way + name, _OPEN_FILE, dir_fd=self._fd)
 
+    def load(self, name: str, size: int) -> tuple[bytes, dict[str, bytes]]:
+        return load(self.open(name), name, size)
+
     def read_link(self, name: str) -> str:
         return os.readlink(self._way + name, dir_fd=self._fd)
 
@@ -131,6 +137,9 @@ class LivePart:
 
     def open(self, name: str) -> int:
         return os.open(name, _OPEN_FILE, dir_fd=self._held.fd())
+
+    def load(self, name: str, size: int) -> tuple[bytes, dict[str, bytes]]:
+        return load(self.open(name), name, size)
 
     def read_link(self, name: str) -> str:
         return os.readlink(name, dir_fd=self._held.fd())
@@ -191,6 +200,11 @@ class TablePart:
     def open(self, name: str) -> int:
         return self._table.open(self._path + name)
 
+    def load(self, name: str, size: int) -> tuple[bytes, dict[str, bytes]]:
+        path = self._path + name
+        data = self._table.read(path) if self._table.read is not None else load(self._table.open(path), name, size)[0]
+        return data, self.xattrs(name)
+
     def read_link(self, name: str) -> str:
         return self._of(name).link
 
@@ -208,14 +222,22 @@ class TablePart:
 
 
 class Table:
-    """A layer known by its contents. ``open(path)`` reads one of its files; ``directory()`` has it all on disk."""
+    """A layer known by its contents. ``open(path)`` gives one of its files to read, ``read(path)``, where there is a shorter
+    way, all of one; ``directory()`` has the layer on disk."""
 
-    __slots__ = ("directory", "open", "root")
+    __slots__ = ("directory", "open", "read", "root")
 
-    def __init__(self, root: Content, open: Callable[[str], int], directory: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        root: Content,
+        open: Callable[[str], int],
+        directory: Callable[[], str],
+        read: Callable[[str], bytes] | None = None,
+    ) -> None:
         self.root = root
         self.open = open
         self.directory = directory
+        self.read = read
 
 
 def empty_table(now: int) -> Table:
@@ -232,11 +254,28 @@ def _no_directory() -> str:
     raise TreeError("an empty layer is not on disk", code="not-on-disk")
 
 
-def read_xattrs(path: str) -> dict[str, bytes]:
-    """Extended attributes less overlayfs' own; none where they cannot be read."""
+def load(fd: int, name: str, size: int) -> tuple[bytes, dict[str, bytes]]:
+    """All of a file, seen to have ``size`` bytes, and its attributes; ``fd`` is closed. Asking the descriptor for them saves
+    the kernel a walk. Raises TreeError (changed-while-read)."""
     try:
-        names = os.listxattr(path, follow_symlinks=False)
-        return {n: os.getxattr(path, n, follow_symlinks=False) for n in names if ".overlay." not in n} if names else {}
+        data = os.read(fd, size + 1)
+        if len(data) < size:
+            while more := os.read(fd, size - len(data) + 1):
+                data += more
+        attributes = read_xattrs(fd)
+    finally:
+        os.close(fd)
+    if len(data) != size:
+        raise TreeError(f"{name}: changed while it was read", code="changed-while-read")
+    return data, attributes
+
+
+def read_xattrs(file: str | int) -> dict[str, bytes]:
+    """Extended attributes less overlayfs' own, of a path (links not followed) or a descriptor; none if they cannot be read."""
+    follow = isinstance(file, int)
+    try:
+        names = os.listxattr(file, follow_symlinks=follow)
+        return {n: os.getxattr(file, n, follow_symlinks=follow) for n in names if ".overlay." not in n} if names else {}
     except OSError:
         return {}
 

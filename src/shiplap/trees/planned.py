@@ -17,7 +17,7 @@ from shiplap.trees.change import ChangeTree, Spot
 from shiplap.trees.descent import Walk, descend
 from shiplap.trees.entry import Entry, is_text
 from shiplap.trees.owners import Owners
-from shiplap.trees.part import Content, Table
+from shiplap.trees.part import Content, Table, load
 from shiplap.trees.root import resolve
 from shiplap.trees.tree import Directory, Tree
 
@@ -67,7 +67,7 @@ class PlannedTree(ChangeTree):
             content = self._at(path)
             content.entry = msgspec.structs.replace(content.entry, mtime=mtime // _SECOND * _SECOND)
         self.times = {}
-        return Table(self.contents, self._open_file, self._no_directory)
+        return Table(self.contents, self._open_file, self._no_directory, self._read_file)
 
     def keep_only(self, paths: Collection[str]) -> None:
         """Take out of the table what is not in ``paths``, but for directories on the way to what is."""
@@ -97,13 +97,27 @@ class PlannedTree(ChangeTree):
         source = self._files[self._at(path).entry.inode]
         if isinstance(source, int):
             return os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_CLOEXEC)
+        return self._directory(source[0], source[1]).open_file(source[2])
+
+    def _read_file(self, path: str) -> bytes:
+        content = self._at(path)
+        source = self._files[content.entry.inode]
+        if isinstance(source, int):
+            return load(self._open_file(path), path, content.entry.size)[0]
         tree, directory, entry = source
+        if tree.once is not None:
+            known = tree.once.take(f"{directory}/{entry.name}" if directory else entry.name, entry)
+            if known is not None:
+                return known[0]
+        return self._directory(tree, directory).read_file(entry)
+
+    def _directory(self, tree: Tree, path: str) -> Directory:
         # Files come in the order of their directories: the last one is kept open.
-        if self._open is None or self._open[0] is not tree or self._open[1] != directory:
+        if self._open is None or self._open[0] is not tree or self._open[1] != path:
             if self._open is not None:
                 self._open[2].close()
-            self._open = (tree, directory, resolve(tree, directory).directory())
-        return self._open[2].open_file(entry)
+            self._open = (tree, path, resolve(tree, path).directory())
+        return self._open[2]
 
     def _at(self, path: str) -> Content:
         content = self.contents

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from shiplap.errors import Place, TreeError
 from shiplap.trees.entry import Entry, entry_of
 from shiplap.trees.held import Held
+from shiplap.trees.once import ReadOnce
 from shiplap.trees.owners import Owners
 from shiplap.trees.part import DiskPart, LivePart, Part, Table, TablePart
 
@@ -107,6 +108,22 @@ class Directory:
         except OSError as error:
             raise _unreadable(self.where(entry.name), error) from None
 
+    def read_file(self, entry: Entry) -> bytes:
+        """All of the regular file ``entry``. Raises TreeError (changed-while-read: it is not as long as it was)."""
+        return self.load(entry)[0]
+
+    def load(self, entry: Entry) -> tuple[bytes, dict[str, bytes]]:
+        """As ``read_file`` and ``xattrs``, in one."""
+        once = self.tree.once
+        if once is not None:
+            known = once.take(self.where(entry.name), entry)
+            if known is not None:
+                return known
+        try:
+            return self._at(entry).load(entry.name, entry.size)
+        except OSError as error:
+            raise _unreadable(self.where(entry.name), error) from None
+
     def read_link(self, entry: Entry) -> str:
         try:
             return self._at(entry).read_link(entry.name)
@@ -115,6 +132,11 @@ class Directory:
 
     def xattrs(self, entry: Entry) -> dict[str, bytes]:
         """Extended attributes of a file or directory, less overlayfs' own. Links and nodes have none we carry."""
+        once = self.tree.once
+        if once is not None:
+            known = once.attributes(self.where(entry.name), entry)
+            if known is not None:
+                return known
         return self._at(entry).xattrs(entry.name) if entry.is_file or entry.is_dir else {}
 
     def host_path(self, entry: Entry) -> str:
@@ -188,7 +210,7 @@ class Layer:
 class Tree:
     """A stack of layers, top first. Use as a context manager: it holds a descriptor for each of the upper layers on disk."""
 
-    __slots__ = ("hide", "layers", "live", "witness")
+    __slots__ = ("hide", "layers", "live", "once", "witness")
 
     def __init__(
         self,
@@ -197,8 +219,11 @@ class Tree:
         live: bool = False,
         hide: Hide | None = None,
         witness: Witness | None = None,
+        once: ReadOnce | None = None,
     ) -> None:
+        """``once``: where what was read is kept for another tree of the same files."""
         self.live = live
+        self.once = once
         self.hide = hide
         self.witness = witness
         self.layers: list[Layer] = []

@@ -9,7 +9,7 @@ import pytest
 
 from shiplap.errors import ImageError
 from shiplap.layers import header as tar
-from shiplap.layers.header import Header, decode_block, decode_records, encode_header
+from shiplap.layers.header import Header, checksum, decode_block, decode_records, encode_header
 from shiplap.layers.reader import TarReader
 
 
@@ -136,3 +136,10 @@ def test_a_truncated_archive_is_refused(cut: int) -> None:
     with pytest.raises(ImageError, match="unexpected EOF"):
         for _ in (reader := TarReader(io.BytesIO(data[:cut]))):
             list(reader.chunks())
+
+
+@pytest.mark.parametrize("fill", [0, 1, 127, 128, 255, -1])
+def test_the_checksum_is_the_sum_of_the_bytes(fill: int) -> None:
+    block = bytes([fill]) * 512 if fill >= 0 else bytes(range(256)) * 2
+    assert checksum(block) == sum(block)
+    assert checksum(block[:300] + b"\xff" * 212) == sum(block[:300]) + 255 * 212
