@@ -107,6 +107,17 @@ def test_same_layers_over_an_image_with_links(shiplap: Shiplap, single: Shiplap,
     same(build(shiplap, dockerfile), build(single, dockerfile))
 
 
+def test_more_links_than_are_followed(shiplap: Shiplap, single: Shiplap) -> None:
+    """They keep their owners; where a process may not even have so many open, a step still runs."""
+    many = "i=0; while [ $i -lt 350 ]; do echo x > /l/$i; ln /l/$i /l/b$i; i=$((i+1)); done"
+    dockerfile = f"FROM busybox\nRUN mkdir /l; {many}; chown -R 5:6 /l\n"
+    changes = "RUN echo y >> /l/5; mv /l/b6 /l/c; for i in $(seq 200); do echo $i > /n$i; stat -c %u /n$i; done\n"
+    same(build(shiplap, dockerfile + changes), build(single, dockerfile + changes))
+    command = ("sh", "-c", 'ulimit -n 500; exec "$@"', "sh", *single.command)
+    few = Shiplap(single.root, single.env, single.cwd, command, single.user)
+    build(few, dockerfile + "RUN for f in /l/*; do echo y >> $f; done; echo done > /done\n")
+
+
 def test_same_layers_with_a_runtime(shiplap: Shiplap, single: Shiplap) -> None:
     dockerfile = BASE + AT_ONCE + TAIL
     expected = build(shiplap, dockerfile)

@@ -14,6 +14,7 @@ name; a file that takes its place it does not show. When its number changes, the
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import time
 
@@ -32,6 +33,11 @@ _WANTED = 0xFFF | 0x1000
 """STATX_BASIC_STATS, STATX_BTIME and STATX_MNT_ID (Linux 5.8)."""
 _BTIME = 0x800
 _SECOND = 10**9
+_SPARE = 256
+"""Descriptors that are left for all else."""
+_SEARCHED = 100
+"""Of more names than these it is only asked in the end which were copied up: to ask of a hundred takes a third of a
+millisecond, for each file that a step makes and looks at."""
 
 
 def key(device: int, inode: int) -> bytes:
@@ -79,7 +85,7 @@ class Ledger:
     def recorded(self, directory: int, path: bytes, flags: int) -> Record | None:
         """The record of the file at ``path``, quickly where there is none. Raises OSError."""
         raw = self.status.statx(directory, path, flags, _WANTED)
-        return self.of(Found(raw)) if self._linked or raw[32:40] + raw[136:144] in self.records else None
+        return self.of(Found(raw)) if self._asks() or raw[32:40] + raw[136:144] in self.records else None
 
     def mounted(self, directory: int, path: bytes) -> bytes:
         """What tells the directory at ``path``, and the mount it is reached by, from every other. Raises OSError."""
@@ -89,7 +95,7 @@ class Ledger:
     def of(self, found: Found) -> Record | None:
         """The record of a file, if it is about this very file."""
         record = self.records.get(found.key)
-        if record is None and self._linked and found.key not in self._others and not 0 <= found.born < self._began:
+        if record is None and self._asks() and found.key not in self._others and not 0 <= found.born < self._began:
             self._follow_links()
             record = self.records.get(found.key)
             if record is None:
@@ -128,11 +134,13 @@ class Ledger:
                 if found.links > 1 and not stat.S_ISDIR(found.mode):
                     self._hold(root, os.fsencode(path), found.key)
 
+    def _asks(self) -> bool:
+        return 0 < len(self._linked) <= _SEARCHED
+
     def _hold(self, root: int, path: bytes, key: bytes) -> None:
-        try:
-            fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
-        except OSError:  # more names than this process may have descriptors: the rest lose their owner if written to
-            return
+        if len(self._linked) + _SPARE > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            return  # the rest lose their owner if written to
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
         self._linked.append((fd, os.fstat(fd).st_ino, key))
 
     def _follow_links(self) -> None:
