@@ -13,10 +13,10 @@ from shiplap.oci import media_types
 from shiplap.oci.digest import digest_of
 from shiplap.oci.manifest import Descriptor, Index, Manifest, encode_manifest
 from shiplap.oci.reference import parse_reference
+from shiplap.oci.referrer import referrers_tag
 from shiplap.registry.client import Registry
 from shiplap.registry.memory import Fault, MemoryRegistry, Reply
 from shiplap.registry.push import OutgoingBlob, push_referrer
-from shiplap.oci.referrer import referrers_tag
 from shiplap.settings import Mirror, Network, RegistryRule
 
 EMPTY = b"{}"
