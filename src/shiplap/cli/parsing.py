@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from typing import Any, BinaryIO, NoReturn
 
 from shiplap.errors import UsageError
 from shiplap.settings import Settings, load
+
+
+_unseen = partial(argparse.RawDescriptionHelpFormatter, width=80)
+"""Made for each flag, to see that its metavar can be shown: without a width it asks shutil for the terminal's, at 3 ms."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,7 +24,7 @@ class Parser(argparse.ArgumentParser):
             prog=f"shiplap {name}",
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_unseen,
             **options,
         )
         self.add_argument(
@@ -27,6 +32,11 @@ class Parser(argparse.ArgumentParser):
             metavar="DIR",
             help="where shiplap keeps everything (default: SHIPLAP_ROOT, else the user's data directory)",
         )
+
+    def format_help(self) -> str:
+        """The text of ``--help``, as wide as the terminal."""
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         hint = f"{self.prog} --help"
