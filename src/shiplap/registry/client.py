@@ -219,10 +219,32 @@ class Registry:
                 raise TryAgain(error, limit=2) from None  # damage on the way; the second time puts it right
             return answer.headers.get("OCI-Subject", "")
 
-        listed = self._transport.perform(call, stored)
+        tries = 0
+
+        def once() -> str:
+            nonlocal tries
+            tries += 1
+            said = self._transport.attempt(call, stored)
+            if tries > 1 and ref.tag:
+                self._check_tag(site, ref._replace(digest=""), digest)
+            return said
+
+        listed = self._transport.patience.insist(once)
         if subject and listed != subject:
             self._referrers.add(site, subject, entry)
         return Descriptor(media_type=media_type, digest=digest, size=len(raw))
+
+    def _check_tag(self, site: Site, ref: Reference, digest: Digest) -> None:
+        # A registry that takes what was cut on its way for the whole (zuul-registry 1.3) may be done with it only now.
+        found = self._head(site, ref)
+        if found not in (None, digest):
+            failure = RegistryError(
+                f"{ref.familiar()} names {found} right after the push of {digest}",
+                code="digest-mismatch",
+                where=Place(blob=digest),
+                hint="somebody else pushes there too, or the registry kept what was cut on its way: push again",
+            )
+            raise TryAgain(failure, limit=4)
 
     def tags(self, ref: Reference) -> list[str]:
         """All tags of a repository, in the registry's order. Some list digests too (zuul-registry 1.3): those are left out."""

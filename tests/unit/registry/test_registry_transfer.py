@@ -286,3 +286,22 @@ def test_a_blob_that_is_damaged_on_its_way_is_sent_again(server: MemoryRegistry,
     ref = parse_reference(f"{server.host}/a/b:1")
     assert client.push_blob(ref, kit.descriptor(data), kit.opener(data)) == "uploaded"
     assert list(server.repository("a/b").blobs.values()) == [data]
+
+
+def test_a_cut_manifest_that_a_registry_keeps_is_written_over(
+    server: MemoryRegistry, client: Registry, kit: Any
+) -> None:
+    """zuul-registry 1.3: the request that was cut goes on there, and may end after the one that took its place."""
+    image = kit.make_image()
+    ref = kit.put_image(server, "a/b", "1", image)
+    stale = Reply(200, {"Docker-Content-Digest": "sha256:" + "5" * 64, "Content-Length": "9"})
+    server.fault(Fault("^PUT .*/manifests/", cut_after=-1))
+    server.fault(Fault("^HEAD .*/manifests/1", reply=stale, times=1))
+    assert client.push_manifest(ref, image.raw, media_types.OCI_MANIFEST).digest == image.digest
+    asked = [seen.method for seen in server.requests if "/manifests/" in seen.target]
+    assert asked == ["PUT", "PUT", "HEAD", "PUT", "HEAD"]
+    server.fault(Fault("^PUT .*/manifests/", cut_after=-1))
+    server.fault(Fault("^HEAD .*/manifests/1", reply=stale, times=9))
+    with pytest.raises(RegistryError) as caught:
+        client.push_manifest(ref, image.raw, media_types.OCI_MANIFEST)
+    assert caught.value.code == "digest-mismatch" and "push again" in (caught.value.hint or "")
