@@ -53,12 +53,12 @@ class Reference(NamedTuple):
         return name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 
-@lru_cache(4096)
 def is_tag(text: str) -> bool:
     """Whether ``text`` can be a tag."""
     return _TAG.fullmatch(text) is not None
 
 
+@lru_cache(4096)
 def parse_reference(text: str, default_tag: str = "latest") -> Reference:
     """Read a reference as Docker does: docker.io, ``library/`` and, without a digest, ``default_tag`` are implied.
 
