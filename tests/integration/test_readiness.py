@@ -49,7 +49,7 @@ def test_the_sandbox_gets_ready_beside_a_copy(
 
     def build(dockerfile: str) -> library.Result:
         (context / "Dockerfile").write_text(dockerfile)
-        return library.build(context, environ=shiplap.setting()["env"], output="image")
+        return library.build(context, environ=shiplap.setting()["env"], output="type=image")
 
     built = build("FROM busybox AS a\nCOPY f /f\nRUN true\nFROM a\nCOPY f /g\n")
     assert beside[0], "nothing got ready while the first COPY waited"
