@@ -11,7 +11,6 @@ from typing import Any, BinaryIO, NoReturn
 from shiplap.errors import UsageError
 from shiplap.settings import Settings, load
 
-
 _unseen = partial(argparse.RawDescriptionHelpFormatter, width=80)
 """Made for each flag, to see that its metavar can be shown: without a width it asks shutil for the terminal's, at 3 ms."""
 
