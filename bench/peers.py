@@ -145,7 +145,7 @@ class BuildKit(Builder):
     def disk(self) -> int:
         """What the daemon counts: plain sizes of snapshots, and blobs."""
         told = subprocess.run(["buildctl", "du", "--format", "{{json .}}"], capture_output=True, text=True, check=True)
-        return sum(record["size"] for record in json.loads(told.stdout))
+        return sum(record["size"] for record in json.loads(told.stdout) or ())
 
     def _moved(self, image: str, output: str) -> Ran:
         context = self._work / "moved"
