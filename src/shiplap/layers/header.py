@@ -52,10 +52,14 @@ def encode_header(header: Header) -> bytes:
         records[b"path"] = name
     if link and (len(link) > 100 or not link.isascii()):
         records[b"linkpath"] = link
-    if not (0 <= header.uid <= _OCTAL7 and 0 <= header.gid <= _OCTAL7):
-        _tell(records, uid=(header.uid, _OCTAL7), gid=(header.gid, _OCTAL7))
-    if not (0 <= header.size <= _OCTAL11 and 0 <= header.mtime <= _OCTAL11):
-        _tell(records, size=(header.size, _OCTAL11), mtime=(header.mtime, _OCTAL11))
+    if not 0 <= header.uid <= _OCTAL7:
+        records[b"uid"] = str(header.uid).encode()
+    if not 0 <= header.gid <= _OCTAL7:
+        records[b"gid"] = str(header.gid).encode()
+    if not 0 <= header.size <= _OCTAL11:
+        records[b"size"] = str(header.size).encode()
+    if not 0 <= header.mtime <= _OCTAL11:
+        records[b"mtime"] = str(header.mtime).encode()
     block = _block(name, link, header)
     if not records:
         return block
@@ -64,12 +68,6 @@ def encode_header(header: Header) -> bytes:
     pax_name = _raw(posixpath.join(directory, "PaxHeaders.0", base))
     pax_name = bytes(byte for byte in pax_name if byte < 0x80)[:100].rstrip(b"/")
     return _block(pax_name, b"", Header("", PAX, size=len(body))) + body + padding(len(body)) + block
-
-
-def _tell(records: dict[bytes, bytes], **numbers: tuple[int, int]) -> None:
-    for key, (value, limit) in numbers.items():
-        if not 0 <= value <= limit:
-            records[key.encode()] = str(value).encode()
 
 
 def padding(size: int) -> bytes:

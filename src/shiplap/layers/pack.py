@@ -97,8 +97,9 @@ def entry_members(
     data = b""
     if kind in (stat.S_IFREG, stat.S_IFDIR) and header.kind != tar.HARDLINK:
         data, attributes = directory.load(entry) if small else (b"", directory.xattrs(entry))
-        if CAPABILITY in attributes:
-            header.pax = {XATTR + CAPABILITY: attributes[CAPABILITY]}
+        capability = attributes.get(CAPABILITY)
+        if capability:
+            header.pax = {XATTR + CAPABILITY: capability}
     head = encode_header(header)
     if small:
         yield b"".join((head, data, padding(entry.size)))
