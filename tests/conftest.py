@@ -88,23 +88,26 @@ def zuul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield running
 
 
-@pytest.fixture(scope="session", params=MAKES)
-def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A registry of each make in turn, to push to and to pull from."""
+@contextlib.contextmanager
+def _of_make(request: pytest.FixtureRequest, factory: pytest.TempPathFactory, password: bool) -> Iterator[Served]:
     if request.param == "zuul-registry":
         yield request.getfixturevalue("zuul")
         return
-    with served(request.param, tmp_path_factory.mktemp("real")) as running:
+    with served(request.param, factory.mktemp("real"), password=password) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=MAKES)
+def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A registry of each make in turn, to push to and to pull from."""
+    with _of_make(request, tmp_path_factory, password=False) as running:
         yield running
 
 
 @pytest.fixture(scope="session", params=MAKES)
 def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A registry of each make, that serves nobody without a password."""
-    if request.param == "zuul-registry":
-        yield request.getfixturevalue("zuul")
-        return
-    with served(request.param, tmp_path_factory.mktemp("guarded"), password=True) as running:
+    with _of_make(request, tmp_path_factory, password=True) as running:
         yield running
 
 
@@ -295,3 +298,12 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     ctr = [program("ctr"), "--address", str(path / "socket")]
     with _serving([program("containerd"), "--config", path / "config.toml"], path / "log", [*ctr, "version"]):
         yield ctr
+
+
+@pytest.fixture(params=["root", "user"])
+def each(request: pytest.FixtureRequest) -> Shiplap:
+    """shiplap, as who runs the tests and as an ordinary user."""
+    if request.param == "root" and os.geteuid() != 0:
+        pytest.skip("only root can try it as root")
+    found: Shiplap = request.getfixturevalue("shiplap" if request.param == "root" else "rootless")
+    return found

@@ -66,15 +66,6 @@ def nothing_is_left(shiplap: Shiplap, seconds: str) -> None:
     assert str(shiplap.root) not in Path("/proc/self/mounts").read_text()
 
 
-@pytest.fixture(params=["root", "user"])
-def each(request: pytest.FixtureRequest) -> Shiplap:
-    """shiplap, as who runs the tests and as an ordinary user."""
-    if request.param == "root" and os.geteuid() != 0:
-        pytest.skip("only root can try it as root")
-    found: Shiplap = request.getfixturevalue("shiplap" if request.param == "root" else "rootless")
-    return found
-
-
 @pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)
 def test_one_signal_ends_a_build_in_good_order(each: Shiplap, number: signal.Signals) -> None:
     seconds = f"9{os.getpid()}"
