@@ -71,13 +71,13 @@ def image_of(*layers: bytes, architecture: str = "amd64") -> tuple[bytes, bytes,
 def test_what_we_push_skopeo_reads(real: Served, client: Registry, tmp_path: Path) -> None:
     layers = [layer_of("a", os.urandom(3_000_000)), layer_of("b", b"small")]
     raw, config, blobs = image_of(*layers)
-    ref = parse_reference(f"{real.host}/team/app:1")
+    ref = parse_reference(f"{real.host}/team/pushed:1")
     pushed = push_image(client, ref, raw, media_types.OCI_MANIFEST, blobs)
     assert pushed.digest == digest_of(raw)
 
-    found = json.loads(real.skopeo("inspect", f"docker://{real.host}/team/app:1"))
+    found = json.loads(real.skopeo("inspect", f"docker://{real.host}/team/pushed:1"))
     assert found["Digest"] == digest_of(raw) and found["Layers"] == [digest_of(layer) for layer in layers]
-    real.skopeo("copy", f"docker://{real.host}/team/app:1", f"oci:{tmp_path}/copy:1")
+    real.skopeo("copy", f"docker://{real.host}/team/pushed:1", f"oci:{tmp_path}/copy:1")
     for data in (*layers, config, raw):
         copied = tmp_path / "copy" / "blobs" / "sha256" / digest_of(data).partition(":")[2]
         assert copied.read_bytes() == data

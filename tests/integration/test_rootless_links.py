@@ -118,6 +118,15 @@ def test_more_links_than_are_followed(shiplap: Shiplap, single: Shiplap) -> None
     build(few, dockerfile + "RUN for f in /l/*; do echo y >> $f; done; echo done > /done\n")
 
 
+def test_files_that_take_long_to_copy_up_are_given_away(single: Shiplap) -> None:
+    """Whoever listens to a step's calls wakes up from time to time; what it does for the step is not to end by that."""
+    make = "for i in 1 2 3 4 5 6; do dd if=/dev/zero of=/big$i bs=1M count=100 2> /dev/null; done"
+    (single.cwd / "Dockerfile").write_text(
+        f"FROM busybox\nRUN {make}\nRUN chown 5:6 /big*; stat -c %u:%g /big* > /seen; test $(grep -c ^5:6$ /seen) = 6\n"
+    )
+    single.run("build", "-q", single.cwd)
+
+
 def test_same_layers_with_a_runtime(shiplap: Shiplap, single: Shiplap) -> None:
     dockerfile = BASE + AT_ONCE + TAIL
     expected = build(shiplap, dockerfile)

@@ -49,6 +49,9 @@ _STAT_OWNER = {"x86_64": (24, 28, 40), "aarch64": (16, 24, 32)}
 _O_TMPFILE = 0o20000000
 _TICK = 0.2
 """Seconds. A call whose process was killed after it was announced is not there to be received, and receiving waits."""
+_ALARM = (_signal.SIGALRM,)
+"""The tick is let in while receiving only: it would interrupt what else is done for a step, and copying a file of a lower
+layer up does end with EINTR for any signal (splice_from_pipe_next)."""
 
 
 class Supervisor:
@@ -113,11 +116,13 @@ class Supervisor:
         except OSError:
             pass
         _signal.signal(_signal.SIGALRM, lambda *_: None)
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALARM)
         _signal.setitimer(_signal.ITIMER_REAL, _TICK, _TICK)
 
     def close(self) -> None:
         """Stop, and stand where this process stood before."""
         _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _ALARM)
         if self._root:
             os.fchdir(self._outside)
             os.chroot(".")
@@ -128,7 +133,11 @@ class Supervisor:
 
     def answer(self) -> None:
         """Receive one call that was announced (POLLIN), and answer it."""
-        notice = self._incoming.receive() if self._incoming is not None else b""
+        if self._incoming is None:
+            return
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _ALARM)
+        notice = self._incoming.receive()
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALARM)
         if not notice:
             return
         self._id, pid, _, number, _, _, *arguments = _NOTICE.unpack(notice)
