@@ -920,7 +920,8 @@ def steps_at_once(room: Room) -> None:
 def helper_killed_between_steps(room: Room) -> None:
     room.sh("true")
     helper: Any = room.runtime._helper  # type: ignore[attr-defined]
-    os.kill(helper._pid, signal.SIGKILL)
+    assert helper._process is not None
+    os.kill(helper._process.pid, signal.SIGKILL)
     time.sleep(0.05)
     room.fresh()
     assert room.sh("echo again") == "again\n"

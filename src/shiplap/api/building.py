@@ -30,7 +30,6 @@ from shiplap.ops.driver import Driver
 from shiplap.ops.foreign import check_platforms
 from shiplap.ops.workbench import LocalContext, Workbench
 from shiplap.settings import Settings, load
-from shiplap.settings.network import Network
 from shiplap.store.snapshots import EMPTY
 from shiplap.store.store import Store
 
@@ -297,7 +296,7 @@ class _Build:
             sink=self._sink,
             secrets={secret.id: _reader(secret, self._environ) for secret in request.secrets},
             ssh=request.ssh,
-            web=Network(proxies=settings.proxies, certificate_dirs=settings.certificate_dirs),
+            web=settings.web,
             programs=settings.helper_path,
             cancel=self._halt,
             single_id=single_id(),

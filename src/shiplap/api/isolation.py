@@ -45,6 +45,15 @@ def runtime_for(isolation: str, settings: Settings, memory: Memory | None = None
     return runtime
 
 
+def begin(network: bool) -> None:
+    """Have the sandbox's processes, and with ``network`` its isolated network, begin to start for the first step of this
+    process; harmless if none comes. After ``enter_user_namespace``, if that is needed.
+    """
+    from shiplap.sandbox import spawn
+
+    spawn.begin(network)
+
+
 def enter_user_namespace() -> None:
     """Let an ordinary user's process become root of a user namespace of its own; nothing happens to root's.
 

@@ -21,6 +21,8 @@ from shiplap.settings.boolean import parse_bool
 if TYPE_CHECKING:
     from shiplap.events.facts import Sink
 
+_LOOK = 64 << 10
+"""Bytes of a Dockerfile that are looked at before it is read in earnest."""
 _EPILOG = """examples:
   shiplap build -t app .                                build ./Dockerfile into the store
   shiplap build --target builder -o out .               stop at a stage, write its files to ./out
@@ -146,17 +148,30 @@ def run(name: str, argv: list[str]) -> int:
     if known is not None:
         write_error(known.shown[mode])
         return _ended(options, mode, known.result)
-    request = request_of(options, settings)
-    from shiplap.api.isolation import enter_user_namespace
+    from shiplap.api.isolation import begin, enter_user_namespace
 
     if os.geteuid() != 0:
         enter_user_namespace()
+    if _has_steps(options):
+        begin(network=options.network == "default")
+    request = request_of(options, settings)
     from shiplap.api.building import build
 
     with view(mode, settings) as sink, cancelling() as cancel:
         _warn_ignored(options, sink)
         result = build(request, events=sink, cancel=cancel, question=asked)
     return _ended(options, mode, result)
+
+
+def _has_steps(options: argparse.Namespace) -> bool:
+    """Whether a look into the Dockerfile finds a RUN; if it lies elsewhere, nobody has looked yet."""
+    if "-" in (options.context, options.file) or not os.path.isdir(options.context):
+        return False
+    try:
+        with open(options.file or os.path.join(options.context, "Dockerfile"), "rb") as file:
+            return re.search(rb"(?im)^[ \t]*RUN[ \t]", file.read(_LOOK)) is not None
+    except OSError:
+        return False
 
 
 def _ended(options: argparse.Namespace, mode: str, result: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -68,6 +69,9 @@ def run() -> None:
     from shiplap.cli import early
 
     early.heed()
+    # Looking for cycles costs a short command 5 % of its time (7 of 140 ms, nearly all while importing), and finds next to
+    # nothing: it is done a hundred times more rarely.
+    gc.set_threshold(70_000, 20, 20)
     status = main(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and not _flushes(stream):

@@ -174,7 +174,7 @@ class Git:
             # Where no repository is named, none is looked for above: it would bring its configuration with it.
             "GIT_CEILING_DIRECTORIES": str(self._scratch.parent),
         }
-        proxies = self._bench.web.proxies
+        proxies = self._bench.web().proxies
         named = {
             "http_proxy": proxies.http,
             "https_proxy": proxies.https,

@@ -104,7 +104,7 @@ class _Fetch:
         from shiplap.registry.patience import Patience
 
         timing = Timing(attempts=3)
-        connections = Connections(self._bench.web, timing)
+        connections = Connections(self._bench.web(), timing)
         try:
             with cut_when(self._bench.cancel, connections.interrupt):
                 return Patience(timing, self._bench.cancel).insist(lambda: self._once(connections))

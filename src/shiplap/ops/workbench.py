@@ -15,12 +15,12 @@ from shiplap.errors import Interrupted
 from shiplap.events.facts import Sink, StepFinished, StepStarted, Warned
 from shiplap.graph.node import Node
 from shiplap.graph.operations import ImageSource
-from shiplap.settings.network import Network
 from shiplap.store.store import Store
 from shiplap.trees.tree import Witness
 
 if TYPE_CHECKING:
     from shiplap.sandbox.spec import Runtime
+    from shiplap.settings import Network
 
 
 class Images(Protocol):
@@ -35,6 +35,12 @@ class Fetched(msgspec.Struct, frozen=True):
 
     snapshot: str
     pin: str
+
+
+def _direct() -> Network:
+    from shiplap.settings import Network
+
+    return Network()
 
 
 class LocalContext(msgspec.Struct, frozen=True):
@@ -59,7 +65,7 @@ class Workbench(msgspec.Struct):
     """Paths of agent sockets by id."""
     proxies: tuple[str, ...] = ()
     """``NAME=value`` for each RUN; not in keys, not in the image."""
-    web: Network = Network()
+    web: Callable[[], Network] = _direct
     """How URLs are reached: proxies, certificates."""
     programs: str = ""
     """Directories in which programs (git, ssh) are looked for, in the form of PATH."""

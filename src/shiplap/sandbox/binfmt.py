@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 def hold(sock: int) -> NoReturn:
     """Read what ``emulate`` takes from ``sock``, and answer with ("made",) and both descriptors, or ("error", code, text,
     hint). Never returns."""
-    from shiplap.sandbox.step import explain, read_message
+    from shiplap.sandbox.messages import read_message
+    from shiplap.sandbox.step import explain
 
     try:
         answer: tuple[str, ...] = ("made",)

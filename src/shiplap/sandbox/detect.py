@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from threading import Event, Lock
@@ -67,10 +67,8 @@ def choose(isolation: str, scratch: str = "", snapshots: str = "auto", memory: M
     """
     if isolation not in ("auto", "native", "oci"):
         raise UsageError(f"unknown isolation {isolation!r}", code="isolation", hint="auto, native or oci")
-    candidates = ["native"] if isolation != "oci" else []
-    candidates += programs() if isolation != "native" else []
     reasons, fixes = [], []
-    for what in candidates:
+    for what in _candidates(isolation):
         tried = trial(what, scratch, snapshots, memory)
         if tried.runtime is not None:
             return tried.runtime
@@ -80,6 +78,13 @@ def choose(isolation: str, scratch: str = "", snapshots: str = "auto", memory: M
         reasons.append("oci: neither crun nor runc is installed")
     said = "RUN cannot be isolated on this machine: " + "; ".join(reasons)
     raise SandboxError(said, code="no-sandbox", hint=_fix(fixes))
+
+
+def _candidates(isolation: str) -> Iterator[str]:
+    if isolation != "oci":
+        yield "native"
+    if isolation != "native":
+        yield from programs()
 
 
 def programs() -> list[str]:

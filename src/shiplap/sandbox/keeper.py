@@ -14,9 +14,10 @@ import select
 import sys
 
 from shiplap.sandbox import linux, mounts
+from shiplap.sandbox.messages import read_message, write_message
 from shiplap.sandbox.refused import Refused
 from shiplap.sandbox.rooted import Made, reach, unmake
-from shiplap.sandbox.step import explain, first_process, read_message, scratch, spare, write_message
+from shiplap.sandbox.step import explain, first_process, scratch, spare
 
 NO_FOLLOW = 0x100  # AT_SYMLINK_NOFOLLOW
 TYPE_CHECKING = False  # see mounts.py

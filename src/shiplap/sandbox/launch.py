@@ -8,18 +8,19 @@ import os
 import select
 import sys
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from threading import Event, Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from shiplap.errors import Interrupted, SandboxError
+from shiplap.sandbox.messages import read_message, write_message
+from shiplap.sandbox.spawn import Spawned, begun, spawn
 from shiplap.sandbox.spec import Emulator, ExitStatus, Output
-from shiplap.sandbox.step import read_message, write_message
 
-_HELPER = str(Path(__file__).with_name("helper.py"))
+T = TypeVar("T")
+
 _CANCEL_POLL_MS = 30
 """How soon a set ``cancel`` is seen. An Event cannot be polled for."""
 _CHUNK = 64 << 10
@@ -70,9 +71,7 @@ class Helper:
         """``words``: arguments for helper.py."""
         self._words = words
         self._lock = Lock()
-        self._control: _socket.socket | None = None
-        self._pid = 0
-        self._owner = 0
+        self._process: Spawned | None = None
         self._connecting = Lock()
         self._outlets: dict[Emulator | None, Outlet] = {}
         self._emulations: dict[Emulator, Emulation] = {}
@@ -88,11 +87,7 @@ class Helper:
             return outlet
 
     def _connect(self, user: int) -> Outlet:
-        mine, theirs = _socket.socketpair()
-        try:
-            self._send([theirs.fileno(), *([user] if user >= 0 else [])], b"n")
-        finally:
-            theirs.close()
+        mine = self._asked_for_network(user)
         mine.settimeout(_OUTLET_SECONDS)
         try:
             data, fds = _received(mine)
@@ -102,6 +97,15 @@ class Helper:
             return Outlet(data.decode(), "", fds[0], mine, os.getpid())
         mine.close()
         return Outlet("", data.decode(errors="replace") or "it did not start", -1, None, os.getpid())
+
+    def _asked_for_network(self, user: int) -> _socket.socket:
+        """Where the answer comes; of the helper's own network it may be there already."""
+
+        def ask(helper: Spawned) -> _socket.socket:
+            mine, helper.network = (helper.network, None) if user < 0 else (None, helper.network)
+            return mine or helper.ask_for_network(user)
+
+        return self._with_process(ask)
 
     def emulation(self, emulator: Emulator) -> Emulation:
         """The user namespace of this helper's steps with this ``emulator``, made at first use. Raises SandboxError
@@ -175,57 +179,26 @@ class Helper:
             self._forget()
 
     def _send(self, fds: list[int], kind: bytes) -> None:
+        self._with_process(lambda helper: helper.send(kind, fds))
+
+    def _with_process(self, act: Callable[[Spawned], T]) -> T:
+        """Let ``act`` send something to the process, which is started if there is none; once more if it had been killed."""
         with self._lock:
             for last in (False, True):
-                if self._control is None or self._owner != os.getpid():
-                    self._start()
-                assert self._control is not None
+                if self._process is None or self._process.owner != os.getpid():
+                    self._process = (begun() if not self._words else None) or spawn(self._words)
                 try:
-                    rights = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
-                    self._control.sendmsg([kind], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
-                    return
+                    return act(self._process)
                 except OSError as error:
-                    self._forget()  # killed from outside: one new one
+                    self._forget()
                     if last:
                         raise SandboxError("the sandbox's helper process died", code="helper-died") from error
-
-    def _start(self) -> None:
-        if not sys.executable:
-            raise SandboxError(
-                "cannot find the Python interpreter to start the sandbox's helper with", code="no-interpreter"
-            )
-        self._control = None
-        mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            self._pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, "-I", "-S", _HELPER, *self._words],
-                {},
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
-                    (os.POSIX_SPAWN_DUP2, null, 1),
-                    (os.POSIX_SPAWN_DUP2, null, 2),
-                ],
-            )
-        except OSError as error:
-            mine.close()
-            raise SandboxError(f"cannot start the sandbox's helper: {error.strerror}", code="helper-died") from error
-        finally:
-            theirs.close()
-            os.close(null)
-        self._control = mine
-        self._owner = os.getpid()
+            raise AssertionError
 
     def _forget(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-            if self._owner == os.getpid():
-                try:
-                    os.waitpid(self._pid, 0)
-                except ChildProcessError:
-                    pass
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
 
 def _received(sock: _socket.socket) -> tuple[bytes, list[int]]:

@@ -1,16 +1,16 @@
-"""The process of a step, inside the helper, from the fork to its exec; and what it and its keeper say to each other."""
+"""The process of a step, inside the helper, from the fork to its exec."""
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _socket
 import fcntl
-import marshal
 import os
 import resource
 import sys
 
 from shiplap.sandbox import linux, mounts, profile
+from shiplap.sandbox.messages import write_message
 from shiplap.sandbox.refused import NotExecutable, Refused
 from shiplap.sandbox.rooted import Place
 
@@ -69,29 +69,6 @@ class Facts:
 
             listens = seccomp.listens(self.machine) and not self.heard
             self.emulated = seccomp.listening_filter(self.machine, False) if listens else self.heard
-
-
-def write_message(fd: int, value: Any) -> None:
-    """``value`` as marshal, after its length in 4 bytes: both ends are one interpreter, and marshal is built in."""
-    data = marshal.dumps(value)
-    rest = memoryview(len(data).to_bytes(4, "little") + data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
-def read_message(fd: int) -> Any:
-    """The next message. Raises EOFError when the other end is gone."""
-    return marshal.loads(_exactly(fd, int.from_bytes(_exactly(fd, 4), "little")))
-
-
-def _exactly(fd: int, size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        part = os.read(fd, size - len(parts))
-        if not part:
-            raise EOFError
-        parts += part
-    return bytes(parts)
 
 
 def explain(error: BaseException) -> tuple[str, str, str]:

@@ -15,7 +15,6 @@ from pathlib import Path
 import msgspec
 
 from shiplap.errors import SandboxError
-from shiplap.sandbox import linux
 
 Span = tuple[int, int, int]
 """First id inside, first id outside, how many."""
@@ -128,6 +127,8 @@ def enter_user_namespace() -> IdMap:
         return current()
     uids, gids = (plan(own, _ranges(file, uid)) for own, file in ((uid, "/etc/subuid"), (gid, "/etc/subgid")))
     import shutil
+
+    from shiplap.sandbox import linux  # ctypes, which root does without
 
     tools = [
         shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin") for name in ("newuidmap", "newgidmap")

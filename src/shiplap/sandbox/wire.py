@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shiplap.errors import SandboxError
-from shiplap.sandbox import names, seccomp
+from shiplap.sandbox import names
 from shiplap.sandbox.spec import ProcessSpec, StepMount
 from shiplap.sandbox.userns import IdMap
 
@@ -18,6 +18,12 @@ _PUBLIC_RESOLVERS = (
     "nameserver 8.8.8.8\nnameserver 8.8.4.4\nnameserver 2001:4860:4860::8888\nnameserver 2001:4860:4860::8844\n"
 )
 """What BuildKit (and Docker) write for a machine that names no resolver of its own."""
+
+
+def _listens() -> bool:
+    from shiplap.sandbox import seccomp  # tables of system calls, which a builder with all ids does without
+
+    return seccomp.listens(os.uname().machine)
 
 
 def request(spec: ProcessSpec, ids: IdMap, outlet: bool = False) -> dict[str, Any]:
@@ -31,7 +37,7 @@ def request(spec: ProcessSpec, ids: IdMap, outlet: bool = False) -> dict[str, An
         raise SandboxError(f"unknown network mode {spec.network!r}", code="network", hint="default, host or none")
     network = ("isolated" if outlet else "host") if spec.network == "default" else spec.network
     groups = spec.identity.groups
-    pretends = ids.single and seccomp.listens(os.uname().machine)  # then everybody exists, by the keeper's word
+    pretends = ids.single and _listens()  # then everybody exists, by the keeper's word
     if not pretends:
         # No other group exists, and root, who is the only user, gains nothing by one (alpine gives it ten).
         groups = (spec.identity.gid,) if ids.single else groups

@@ -11,9 +11,9 @@ import re
 from typing import Any, NamedTuple
 
 from shiplap.errors import Place, RegistryError, UsageError
+from shiplap.settings.documents import read_json, wrong
 from shiplap.settings.network import Credential
 
-FILE_LIMIT = 1 << 20
 """Largest configuration file that is read, in bytes."""
 
 HELPER_SECONDS = 60
@@ -128,7 +128,7 @@ def helper_for(document: dict[str, Any], names: tuple[str, ...], file: str) -> t
             return _helper_name(helper, file), key
     default = document.get("credsStore") or ""
     if not isinstance(default, str):
-        raise _wrong(file, "credsStore must be text")
+        raise wrong(file, "credsStore must be text")
     return _helper_name(default, file), HUB if "docker.io" in names else names[0]
 
 
@@ -176,33 +176,6 @@ def run_helper(helper: str, verb: str, text: str, helper_path: str) -> bytes | N
     raise _helper_failed(helper, server, f"failed with status {done.returncode}")
 
 
-def read_json(path: str) -> dict[str, Any]:
-    """The object in a JSON file, empty if the file is missing or empty. Raises UsageError with the line."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(FILE_LIMIT + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise _wrong(path, error.strerror or "cannot be read") from None
-    if len(raw) > FILE_LIMIT:
-        raise _wrong(path, f"is larger than {FILE_LIMIT} bytes")
-    if not raw.strip():
-        return {}
-
-    import json
-
-    try:
-        document = json.loads(raw)
-    except json.JSONDecodeError as error:
-        raise _wrong(path, f"is not JSON: {error.msg}", error.lineno) from None
-    except (ValueError, RecursionError):
-        raise _wrong(path, "is not JSON in UTF-8") from None
-    if not isinstance(document, dict):
-        raise _wrong(path, "is not a JSON object", 1)
-    return document
-
-
 def write_json(path: str, document: dict[str, Any]) -> None:
     """Replace a file as a whole, mode 0600; a symbolic link stays one and its target is replaced."""
     import json
@@ -234,19 +207,19 @@ def _credential(entry: Any, file: str) -> Credential | None:
     import binascii
 
     if not isinstance(entry, dict):
-        raise _wrong(file, "an entry of auths is not an object")
+        raise wrong(file, "an entry of auths is not an object")
     fields = {key: entry.get(key) or "" for key in ("auth", "username", "password", "identitytoken", "registrytoken")}
     if not all(isinstance(value, str) for value in fields.values()):
-        raise _wrong(file, "an entry of auths holds something else than text")
+        raise wrong(file, "an entry of auths holds something else than text")
     name, password = fields["username"], fields["password"]
     if fields["auth"]:
         try:
             pair = base64.b64decode(fields["auth"], validate=True).decode()
         except (binascii.Error, UnicodeDecodeError, ValueError):
-            raise _wrong(file, "an auth of auths is not base64 of name:password") from None
+            raise wrong(file, "an auth of auths is not base64 of name:password") from None
         name, colon, password = pair.partition(":")
         if not colon:
-            raise _wrong(file, "an auth of auths is not base64 of name:password")
+            raise wrong(file, "an auth of auths is not base64 of name:password")
         # Docker pads short passwords with zero bytes.
         password = password.strip("\0")
     found = Credential(name, password, fields["identitytoken"], fields["registrytoken"])
@@ -267,14 +240,14 @@ def _others(auths: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 def _table(document: dict[str, Any], key: str, file: str) -> dict[str, Any]:
     value = document.get(key) or {}
     if not isinstance(value, dict):
-        raise _wrong(file, f"{key} must be an object")
+        raise wrong(file, f"{key} must be an object")
     return value
 
 
 def _helper_name(helper: str, file: str) -> str:
     # It becomes part of a program's name: nothing that could leave the directories of PATH.
     if helper and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", helper):
-        raise _wrong(file, "the name of a credential helper is malformed")
+        raise wrong(file, "the name of a credential helper is malformed")
     return helper
 
 
@@ -284,13 +257,4 @@ def _helper_failed(helper: str, server: str, why: str) -> RegistryError:
         f"credential helper docker-credential-{helper} {why}{about}",
         code="credential-helper",
         hint="install or repair the helper, or take it out of credsStore and credHelpers in config.json",
-    )
-
-
-def _wrong(path: str, why: str, line: int | None = None) -> UsageError:
-    return UsageError(
-        f"{os.path.basename(path)}: {why}",
-        code="auth-file",
-        where=Place(path, line),
-        hint="repair the file, or remove it and log in again with: shiplap login HOST",
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from shiplap.errors import UsageError
-from shiplap.settings.credentials import read_json
+from shiplap.settings.documents import read_json
 
 
 class Engine(NamedTuple):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shiplap.errors import UsageError
 from shiplap.settings.boolean import parse_bool
-from shiplap.settings.network import Credential, Network, Proxies
+from shiplap.settings.proxies import Proxies
 
 if TYPE_CHECKING:
     from shiplap.settings.engine import Engine
+    from shiplap.settings.network import Credential, Network
 
 _ENGINE = (
     *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "CONTAINER_HOST"),
@@ -89,6 +90,7 @@ class Settings(NamedTuple):
     def network(self) -> Network:
         """How registries are reached; reads registries.conf now, credentials only when one is asked for."""
         from shiplap.settings.credentials import AuthFiles
+        from shiplap.settings.network import Network
         from shiplap.settings.registries import read_registries
 
         return Network(
@@ -97,6 +99,12 @@ class Settings(NamedTuple):
             certificate_dirs=self.certificate_dirs,
             credentials=AuthFiles(self.auth_files, self.helper_path).find,
         )
+
+    def web(self) -> Network:
+        """How anything but a registry is reached: nobody's credentials are sent there."""
+        from shiplap.settings.network import Network
+
+        return Network(proxies=self.proxies, certificate_dirs=self.certificate_dirs)
 
     def engines(self) -> list[Engine]:
         """Where a running Docker or Podman may be, the likeliest first; reads docker's contexts now."""
@@ -118,7 +126,7 @@ class Settings(NamedTuple):
 
     def build_proxies(self, host: str = "default") -> dict[str, str]:
         """Proxy build arguments from docker's config.json (``proxies``), in upper and lower case as docker does."""
-        from shiplap.settings.credentials import read_json
+        from shiplap.settings.documents import read_json
 
         path = os.path.join(self.docker_config_dir, "config.json")
         sections = read_json(path).get("proxies")

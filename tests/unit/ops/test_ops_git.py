@@ -89,7 +89,7 @@ def bench(tmp_path: Path) -> Workbench:
         images=None,  # type: ignore[arg-type]
         sink=lambda fact: None,
         programs="/usr/local/bin:/usr/bin:/bin",
-        web=Network(proxies=Proxies(http="http://proxy:1", none_for="x")),
+        web=lambda: Network(proxies=Proxies(http="http://proxy:1", none_for="x")),
         secrets={"GIT_AUTH_TOKEN.example.com": lambda: b"geheim\n", "GIT_AUTH_HEADER": lambda: b"Bearer all"},
     )
 

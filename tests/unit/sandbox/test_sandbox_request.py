@@ -13,10 +13,11 @@ import pytest
 from shiplap.errors import SandboxError, UsageError
 from shiplap.oci.platform import native_platform
 from shiplap.sandbox import detect, elf, helper
+from shiplap.sandbox.messages import read_message, write_message
 from shiplap.sandbox.oci_runtime import ways
 from shiplap.sandbox.refused import NotExecutable
 from shiplap.sandbox.spec import ProcessSpec, Rootfs, StepMount
-from shiplap.sandbox.step import find_program, read_message, write_message
+from shiplap.sandbox.step import find_program
 from shiplap.sandbox.userns import IdMap
 from shiplap.sandbox.wire import hosts, request, resolvers
 
