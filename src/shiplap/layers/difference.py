@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from shiplap.trees.descent import flatten
-from shiplap.trees.digest import file_digest
 from shiplap.trees.entry import Entry
+from shiplap.trees.hashing import file_digest
 from shiplap.trees.owners import Owner
 from shiplap.trees.tree import Directory, Tree
 

@@ -9,12 +9,11 @@ from typing import Protocol
 
 from shiplap.trees.descent import Walk, descend
 from shiplap.trees.entry import Entry
+from shiplap.trees.hashing import LARGE, file_digest, file_digests
 from shiplap.trees.once import SMALL
 from shiplap.trees.patterns import PatternSet
 from shiplap.trees.select import Selected, has_wildcard, select
 from shiplap.trees.tree import Directory, Tree
-
-CHUNK = 1 << 20
 
 
 class Memory(Protocol):
@@ -67,20 +66,6 @@ def split_parents(source: str) -> tuple[str, str]:
     return posixpath.normpath("/" + base), posixpath.normpath("/" + pattern)[1:]
 
 
-def file_digest(directory: Directory, entry: Entry) -> bytes:
-    """sha256 of a regular file's bytes; TreeError if it is cut short while it is read."""
-    if entry.size <= CHUNK:
-        return hashlib.sha256(directory.read_file(entry)).digest()
-    fd = directory.open_file(entry)
-    try:
-        hasher = hashlib.sha256()
-        while chunk := os.read(fd, CHUNK):
-            hasher.update(chunk)
-        return hasher.digest()
-    finally:
-        os.close(fd)
-
-
 class _TreeHasher:
     def __init__(self, tree: Tree, memory: Memory | None, exclude: PatternSet | None, reset_owner: bool) -> None:
         self._hasher = hashlib.sha256()
@@ -118,25 +103,40 @@ class _TreeHasher:
             directory.close()
 
     def _walk(self, directory: Directory, prefix: str, include: PatternSet | None) -> Walk[None]:
-        for entry in directory.entries():
-            path = prefix + entry.name
+        entries = [(entry, prefix + entry.name) for entry in directory.entries()]
+        ready = self._large(directory, [each for each in entries if each[0].size >= LARGE and each[0].is_file], include)
+        for entry, path in entries:
             if self._exclude is not None and self._exclude.matches(path):
                 if not entry.is_dir or self._exclude.prunes(path):
                     continue
             elif include is None or include.matches(path):
-                self._entry(directory, entry, path)
+                self._entry(directory, entry, path, ready.get(entry.name))
             if entry.is_dir:
                 child = directory.child(entry)
                 yield self._walk(child, path + "/", include)
                 child.close()
 
-    def _entry(self, directory: Directory, entry: Entry, name: str) -> None:
+    def _large(
+        self, directory: Directory, files: list[tuple[Entry, str]], include: PatternSet | None
+    ) -> dict[str, bytes]:
+        """Digests of the bytes of those of these files that are selected and not remembered, by name."""
+        wanted = [
+            entry
+            for entry, path in files
+            if not (self._exclude is not None and self._exclude.matches(path))
+            and (include is None or include.matches(path))
+            and (self._memory is None or self._memory.recall(directory.where(entry.name), entry) is None)
+        ]
+        return file_digests(directory, wanted) if len(wanted) > 1 else {}
+
+    def _entry(self, directory: Directory, entry: Entry, name: str, digest: bytes | None = None) -> None:
+        """``digest``: of its bytes, if that is known already."""
         content = b""
         if entry.is_file:
             path = directory.where(entry.name)
             known = self._memory.recall(path, entry) if self._memory is not None else None
             if known is None:
-                known, attributes = self._read(directory, entry, path)
+                known, attributes = self._read(directory, entry, path, digest)
                 for key, value in sorted(attributes.items()):
                     known = hashlib.sha256(known + key.encode() + b"\0" + value).digest()
                 if self._memory is not None:
@@ -146,7 +146,11 @@ class _TreeHasher:
             content = os.fsencode(directory.read_link(entry))
         self._head(name, entry, content)
 
-    def _read(self, directory: Directory, entry: Entry, path: str) -> tuple[bytes, dict[str, bytes]]:
+    def _read(
+        self, directory: Directory, entry: Entry, path: str, digest: bytes | None
+    ) -> tuple[bytes, dict[str, bytes]]:
+        if digest is not None:
+            return digest, directory.xattrs(entry)
         once = self._tree.once
         if once is None or entry.size > SMALL:
             return file_digest(directory, entry), directory.xattrs(entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,50 @@ def test_writing_again_mends_what_was_damaged(blobs: Blobs, damage: bytes) -> No
     blobs.path(digest).write_bytes(damage)
     assert blobs.write(DATA) == digest
     assert blobs.read(digest) == DATA
+
+
+LARGE = bytes(9 << 20)
+
+
+def written(blobs: Blobs, data: bytes) -> None:
+    """As by who does not know the digest before."""
+    with blobs.writer() as writer:
+        writer.file.write(data)
+        writer.commit(digest_of(data))
+
+
+@pytest.mark.parametrize("data", [DATA, LARGE])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_is_made_again_replaces_only_what_is_damaged(
+    blobs: Blobs, tmp_path: Path, data: bytes, damaged: bool
+) -> None:
+    written(blobs, data)
+    path = blobs.path(digest_of(data))
+    if damaged:
+        path.write_bytes(data[:-1] + b"x")
+    before = path.stat().st_ino
+    written(blobs, data)
+    assert (path.stat().st_ino == before) != damaged
+    assert blobs.read(digest_of(data)) == data
+    assert left_aside(tmp_path) == []
+
+
+def test_a_large_blob_is_hashed_beside(blobs: Blobs) -> None:
+    written(blobs, LARGE)
+    digest = digest_of(LARGE)
+    with blobs.verified(digest) as reader:
+        assert reader.read(5 << 20) == LARGE[: 5 << 20]
+        reader.finish()
+    with blobs.verified(digest) as reader:
+        assert reader.read(1) == b"\0"  # and no more: nothing waits for the rest
+    with blobs.path(digest).open("r+b") as file:
+        file.seek(8 << 20)
+        file.write(b"x")
+    with blobs.verified(digest) as reader, pytest.raises(StoreError) as caught:
+        reader.finish()
+    assert caught.value.code == "blob-corrupt"
+    assert not blobs.has(digest)
+    assert not [thread for thread in threading.enumerate() if thread.name == "shiplap-hash"]
 
 
 def test_a_directory_in_the_place_of_a_blob_is_none(blobs: Blobs) -> None:
