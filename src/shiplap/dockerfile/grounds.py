@@ -34,7 +34,8 @@ def stage_reference(name: str) -> Reference:
 
 def find_context(scene: Scene, name: str, platform: Platform) -> tuple[str, NamedContext] | None:
     """The named context for a stage or image of this name, with its own name. Raises Fault for an impossible name."""
-    if name.lower() in (SCRATCH, "context"):
+    contexts = scene.options.contexts
+    if name.lower() in (SCRATCH, "context") or (not contexts and _is_plain(name)):
         return None
     try:
         familiar = parse_reference(name, default_tag="").familiar().removesuffix(":latest")
@@ -47,10 +48,15 @@ def find_context(scene: Scene, name: str, platform: Platform) -> tuple[str, Name
             at=name,
         ) from None
     for key in (f"{familiar}::{platform}", familiar):
-        context = scene.options.contexts.get(key)
+        context = contexts.get(key)
         if context is not None:
             return key, context
     return None
+
+
+def _is_plain(name: str) -> bool:
+    """Whether ``name`` is possible for an image at first sight (64 digits are refused)."""
+    return name.isascii() and name.isalnum() and name.islower() and len(name) < 64
 
 
 class Grounds:

@@ -27,6 +27,10 @@ _REPLACE = "write ${NAME/pattern/replacement}"
 _QUOTE = "close the quote, or escape it"
 
 
+_ORDINARY = re.compile(r"[\w./:@-]+", re.ASCII)
+"""Nothing in such a word stands for something else, whatever the escape character (most names and paths are such)."""
+
+
 class Lexer:
     """The settings of one use of the grammar."""
 
@@ -61,7 +65,7 @@ class Lexer:
         """The word with variables, quotes and escapes resolved; names looked up go to ``matched`` and ``unmatched``.
 
         Raises Fault ``failed to process "word": …``."""
-        if word.isalnum():
+        if word.isalnum() or _ORDINARY.fullmatch(word):
             return valid(word)
         return _Scan(self, word, env, matched, unmatched).run()[0]
 
