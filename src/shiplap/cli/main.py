@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 
@@ -69,6 +68,8 @@ def run() -> None:
     from shiplap.cli import early
 
     early.heed()
+    import gc
+
     # Looking for cycles costs a short command 5 % of its time (7 of 140 ms, nearly all while importing), and finds next to
     # nothing: it is done a hundred times more rarely.
     gc.set_threshold(70_000, 20, 20)
