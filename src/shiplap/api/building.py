@@ -15,8 +15,8 @@ import msgspec
 from shiplap.api.attesting import Attesting, read_attests
 from shiplap.api.bases import BaseImages
 from shiplap.api.context import Context, dockerfile_path, open_build_context
-from shiplap.api.deliver import Built, Delivered, check_outputs, deliver
 from shiplap.api.mending import Halt, Repairs, explaining
+from shiplap.api.outcome import Built, Delivered, wants_nothing
 from shiplap.api.planning import Planning
 from shiplap.api.repeat import Question, Witnessed
 from shiplap.api.request import Output, Request, Result, Secret, StageResult
@@ -182,7 +182,10 @@ class _Build:
         images.layouts = context.layouts
         self._ignore = context.ignore
         planning = Planning(request, self._settings, self._environ, context, bench)
-        check_outputs(request, planning.platforms())
+        if not wants_nothing(request):
+            from shiplap.api.deliver import check_outputs
+
+            check_outputs(request, planning.platforms())
         plans = planning.plans(parse(context.dockerfile, context.dockerfile_name), images)
         self._warn(plans)
         self._timings["plan"] = time.time() - began
@@ -190,7 +193,7 @@ class _Build:
         solved = time.time()
         self._timings["solve"] = solved - began - self._timings["plan"]
         attesting = self._attesting(context, planning, store, bench, images, began)
-        delivered = deliver(request, built, store, self._settings, self._sink, attesting, self._check, self._halt)
+        delivered = self._deliver(request, built, store, attesting)
         self._timings["export"] = time.time() - solved
         described = [each for each in built if each.plan.target is not None] if request.describe else []
         told = {str(each.platform): attesting.summary(each.plan, time.time(), request.describe) for each in described}
@@ -198,6 +201,14 @@ class _Build:
         if self._witnessed is not None:
             self._remember(self._witnessed, delivered, result, bench, images)
         return result
+
+    def _deliver(self, request: Request, built: list[Built], store: Store, attesting: Attesting) -> Delivered:
+        if wants_nothing(request):
+            self._check()
+            return Delivered()
+        from shiplap.api.deliver import deliver
+
+        return deliver(request, built, store, self._settings, self._sink, attesting, self._check, self._halt)
 
     def _versioned(self, context: Context) -> tuple[Context, Request]:
         """Both with what git says of a directory of this machine, if anybody wants to know."""

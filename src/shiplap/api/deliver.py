@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 from shiplap.api.attesting import Attesting, read_attests
+from shiplap.api.outcome import Built, Delivered
 from shiplap.api.request import ImageResult, Output, Request
-from shiplap.dockerfile.options import Plan
 from shiplap.errors import ExportError, UsageError
 from shiplap.events.facts import Sink, Warned
 from shiplap.export.annotations import Annotations, read_annotations
@@ -38,17 +38,6 @@ REPRODUCIBLE_LEVEL = 6
 """gzip with a level is zlib's, the same bytes on every processor; the default is faster, and not."""
 
 
-class Built(msgspec.Struct, frozen=True):
-    """What was built for one platform."""
-
-    plan: Plan
-    snapshot: str
-
-    @property
-    def platform(self) -> Platform:
-        return self.plan.config.platform
-
-
 class Exported(msgspec.Struct, frozen=True):
     """What names point to (the manifest of one image or the index of all), and the images.
 
@@ -58,24 +47,6 @@ class Exported(msgspec.Struct, frozen=True):
     root: Descriptor
     images: tuple[Assembled, ...]
     referrers: tuple[Descriptor, ...] = ()
-
-
-class Delivered(msgspec.Struct, frozen=True):
-    """What was made of the result."""
-
-    digest: str = ""
-    config_digest: str = ""
-    size: int = 0
-    image_size: int = 0
-    media_type: str = ""
-    annotations: Mapping[str, str] = {}
-    images: tuple[ImageResult, ...] = ()
-    names: tuple[str, ...] = ()
-    written: tuple[str, ...] = ()
-    stored: Mapping[str, str] = {}
-    """Digests by the names that the store knows the result under now."""
-    archives: tuple[tuple[str, tuple[bytes | tuple[str, int], ...]], ...] = ()
-    """Path and pieces of each archive written: bytes, or digest and size of a blob."""
 
 
 def deliver(

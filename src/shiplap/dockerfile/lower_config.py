@@ -7,8 +7,6 @@ from shiplap.dockerfile.fault import Fault
 from shiplap.dockerfile.gotext import format_duration, quote, quote_list
 from shiplap.dockerfile.instructions import ArgItem, Instruction
 from shiplap.dockerfile.paths import normalize
-from shiplap.dockerfile.ports import PORTS_LIMIT, parse_port
-from shiplap.dockerfile.signals import is_signal
 from shiplap.dockerfile.state import HIDDEN_ARGS, StageState
 from shiplap.graph.node import Node
 from shiplap.graph.operations import NO_INPUT, FileChange, MakeDirectory
@@ -134,6 +132,8 @@ def lower_volume(state: StageState, volume: instructions.Volume) -> None:
 
 
 def lower_stopsignal(state: StageState, stop: instructions.StopSignal) -> None:
+    from shiplap.dockerfile.signals import is_signal
+
     signal = state.expander(stop)(stop.signal)
     if not is_signal(signal):
         raise Fault(f"invalid signal: {signal}", code="invalid-signal", hint="write SIGTERM or a number", at=signal)
@@ -151,6 +151,8 @@ def lower_onbuild(state: StageState, onbuild: instructions.Onbuild) -> None:
 
 
 def lower_expose(state: StageState, expose: instructions.Expose) -> None:
+    from shiplap.dockerfile.ports import PORTS_LIMIT, parse_port
+
     words = [word for port in expose.ports for word in state.scene.lexer.split(port, state.env)]
     ports: list[str] = []
     for word in words:

@@ -11,7 +11,6 @@ from shiplap.dockerfile.gotext import quote, valid
 from shiplap.dockerfile.heredoc import file_name
 from shiplap.dockerfile.lower_config import step_text
 from shiplap.dockerfile.paths import destination, normalize
-from shiplap.dockerfile.remote import git_source, http_source
 from shiplap.dockerfile.state import Ground, StageState
 from shiplap.dockerfile.words import Lexer
 from shiplap.errors import TreeError
@@ -173,6 +172,8 @@ class _Actions:
             if git is not None:
                 self._add(Node(self._repository(git), (), self._load("git", git.remote)), ("/",), unpack=False)
             else:
+                from shiplap.dockerfile.remote import http_source
+
                 operation = http_source(source, self._plan.checksum)
                 name = re.sub(_GLOB, r"\\\1", operation.filename)
                 self._add(
@@ -255,4 +256,6 @@ class _Actions:
         self._state.remark("CopyIgnoredFile", text, self._plan.word, at=source)
 
     def _repository(self, git: GitUrl) -> GitSource:
+        from shiplap.dockerfile.remote import git_source
+
         return git_source(git, keep=self._plan.keep_git_dir, checksum=self._plan.checksum)

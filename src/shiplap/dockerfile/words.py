@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from shiplap.dockerfile import affix
 from shiplap.dockerfile.fault import Fault
 from shiplap.dockerfile.gotext import SPACE, quote, valid
 
@@ -357,6 +356,8 @@ class _Scan:
                 raise Fault(f"{name}: {word or default}", code="variable-required", hint=f"set {name}")
             return self._spend(value or "")
         if pattern:
+            from shiplap.dockerfile import affix
+
             greedy = word.startswith(mark)
             trim = affix.trim_prefix if mark == "#" else affix.trim_suffix
             try:
@@ -375,6 +376,8 @@ class _Scan:
         value = self._get(name)
         if value is None and self.lexer.skip_unset:
             return f"${{{name}/{pattern}/{replacement}}}"
+        from shiplap.dockerfile import affix
+
         try:
             return self._spend(affix.replace(pattern, value or "", replacement, every, EXPANSION_LIMIT))
         except Fault as fault:

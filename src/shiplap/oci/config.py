@@ -1,7 +1,6 @@
 """The image config and its history, field for field as BuildKit writes them (OCI image specification 1.1)."""
 
-from __future__ import annotations
-
+# Annotations are values here: msgspec would evaluate each one's text (1.5 ms of every start).
 from typing import Any
 
 import msgspec

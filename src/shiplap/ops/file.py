@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import BinaryIO
 
-from shiplap.errors import ImageError
 from shiplap.graph.operations import NO_INPUT, Copy, FileChange, MakeDirectory
-from shiplap.layers.compression import Decompressed
-from shiplap.layers.difference import Change, changes
-from shiplap.layers.pack import layer_members, write_tar
-from shiplap.layers.reader import TarReader
-from shiplap.layers.unpack import UnpackRule, unpack
-from shiplap.oci import media_types
 from shiplap.ops.accounts import Accounts
 from shiplap.ops.workbench import Workbench
-from shiplap.store.snapshots import EMPTY, Draft, LayerBlob
+from shiplap.store.snapshots import EMPTY
 from shiplap.trees.change import ChangeTree, Spot
 from shiplap.trees.copy import Copier, CopyRule
 from shiplap.trees.part import empty_table
-from shiplap.trees.planned import PlannedTree
 from shiplap.trees.select import Selected
 from shiplap.trees.tree import Tree
 
@@ -42,10 +33,13 @@ def change_files(
     with bench.store.snapshots.draft(parent) as draft, ExitStack() as held:
         base = held.enter_context(bench.store.snapshots.tree(parent)) if parent != EMPTY else None
         if not as_files and not unpacks:
+            from shiplap.ops.packing import pack
+            from shiplap.trees.planned import PlannedTree
+
             with PlannedTree(base, _now(bench)) as planned:
                 _apply(operation, planned, base, open_tree, bench, held)
                 if not planned.misread:
-                    return _pack(planned, base, draft, bench, about)
+                    return pack(planned, base, draft, bench, about)
         with ChangeTree(draft.diff, base) as target:
             _apply(operation, target, base, open_tree, bench, held)
         held.close()
@@ -69,27 +63,6 @@ def _apply(
             _copy(action, source, target, accounts, bench)
 
 
-def _pack(planned: PlannedTree, base: Tree | None, draft: Draft, bench: Workbench, about: str) -> str:
-    table = planned.table()
-    store = bench.store
-    with store.blobs.writer() as writer, Tree((table,)) as layer:
-        written: set[str] = set()
-        packed = write_tar(layer_members(_noting(changes(layer, base), written)), writer.file)
-        writer.commit(packed.digest)
-    # What is as it was beneath is not in the layer, so it must not be in its table either.
-    planned.keep_only(written)
-    snapshot = draft.commit(about=about, contents=table.root)
-    blob = LayerBlob(packed.digest, packed.size, media_types.OCI_LAYER_GZIP)
-    store.snapshots.record_blob(snapshot.id, "gzip", packed.diff_id, blob)
-    return snapshot.id
-
-
-def _noting(found: Iterable[Change], paths: set[str]) -> Iterator[Change]:
-    for change in found:
-        paths.add(change.path)
-        yield change
-
-
 def _make_directory(action: MakeDirectory, target: ChangeTree, accounts: Accounts, bench: Workbench) -> None:
     uid, gid = accounts.owner(action.owner) if action.owner else (0, 0)
     mtime = _now(bench)
@@ -107,40 +80,19 @@ def _copy(action: Copy, source: Tree, target: ChangeTree, accounts: Accounts, be
     rule = CopyRule(owner=owner, mode=action.mode, exclude=action.exclude, parents=action.parents, check=bench.check)
     unpacked_owner = accounts.owner(action.owner) if action.owner else None
 
-    def extract(match: Selected, make: Callable[[], Spot]) -> bool:
-        return _extract(match, make, target, unpacked_owner, bench)
+    def extract_archive(match: Selected, make: Callable[[], Spot]) -> bool:
+        from shiplap.ops.extract import extract
+
+        return extract(match, make, target, unpacked_owner, bench)
 
     if action.sources:
         copier = Copier(source, target, rule, _now(bench))
         for name in action.sources:
-            copier.copy(name, action.dest, None if action.unpack is False else extract)
+            copier.copy(name, action.dest, None if action.unpack is False else extract_archive)
     if action.inline:
         copier = Copier(source, target, rule, _now(bench))
         for inline in action.inline:
             copier.place_file(inline.name, inline.data, inline.mode, action.dest)
-
-
-def _extract(
-    match: Selected, make: Callable[[], Spot], target: ChangeTree, owner: tuple[int, int] | None, bench: Workbench
-) -> bool:
-    """Unpack ``match`` into the directory that ``make`` gives if it is an archive, by its content; whether it was one."""
-    if not _is_archive(match):
-        return False
-    with _open(match) as file:
-        unpack(Decompressed(file), target, UnpackRule(whiteouts=False, owner=owner, check=bench.check), make())
-    return True
-
-
-def _is_archive(match: Selected) -> bool:
-    with _open(match) as file:
-        try:
-            return next(iter(TarReader(Decompressed(file))), None) is not None
-        except ImageError:
-            return False
-
-
-def _open(match: Selected) -> BinaryIO:
-    return open(match.found.parent.open_file(match.entry), "rb")
 
 
 def _now(bench: Workbench) -> int:

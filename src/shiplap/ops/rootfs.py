@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
-from shiplap.layers.difference import inherit_owners
 from shiplap.ops.record import on_record, put_on_record
 from shiplap.ops.workbench import Workbench
 from shiplap.sandbox.spec import MOST_LOWERS, ExitStatus, FileOwner, Rootfs
 from shiplap.store.snapshots import EMPTY, Draft
-from shiplap.trees.flat import lay_flat, take_changes
 from shiplap.trees.owners import Owners
-from shiplap.trees.tree import Directory, Tree
+from shiplap.trees.tree import Tree
 
 
 class StepRoot:
@@ -40,31 +37,16 @@ class StepRoot:
             _keep_owners(self._draft.diff, self._base)
 
 
-class _FlatRoot(StepRoot):
-    def __init__(self, bench: Workbench, draft: Draft, base: Tree, directory: Path) -> None:
-        super().__init__(bench, draft, None)
-        self._whole = base
-        self._path = str(directory / "root")
-        Path(self._path).mkdir(mode=0o755)
-        self._since = lay_flat(base.root(), base.root_entry(), self._path, bench.check)
-        self.rootfs = Rootfs((), self._path, draft.work)
-        with Tree((self._path,)) as flat:
-            self.owners = on_record(flat)
-
-    def keep(self, status: ExitStatus) -> None:
-        if status.owners is not None:
-            put_on_record(status.owners, self._path)
-        take_changes(self._path, self._whole, self._since, self._draft.diff)
-
-
 @contextmanager
 def step_root(bench: Workbench, parent: str, draft: Draft, base: Tree | None) -> Iterator[StepRoot]:
     """The root of a step over the snapshot ``parent``, whose tree ``base`` is (None: scratch), all of it on disk."""
     if base is None or parent == EMPTY or can_overlay(bench, len(base.layers)):
         yield StepRoot(bench, draft, base)
         return
+    from shiplap.ops.copied import CopiedRoot
+
     with bench.store.scratch("root") as directory:
-        yield _FlatRoot(bench, draft, base, directory)
+        yield CopiedRoot(bench, draft, base, directory)
 
 
 def can_overlay(bench: Workbench, layers: int) -> bool:
@@ -84,18 +66,10 @@ def can_overlay(bench: Workbench, layers: int) -> bool:
     return True
 
 
-@contextmanager
-def spare_copy(bench: Workbench, source: Directory, only: str = "") -> Iterator[str]:
-    """A directory with a copy of what ``source`` shows (or of ``only`` in it), for a mount whose changes are dropped."""
-    with bench.store.scratch("view") as directory:
-        path = directory / "copy"
-        path.mkdir(mode=0o755)
-        lay_flat(source, None, str(path), bench.check, only)
-        yield str(path)
-
-
 def _keep_owners(diff: str, base: Tree) -> None:
     """With one mapped id, what overlayfs copied up lost its recorded owner: carry it on."""
+    from shiplap.layers.difference import inherit_owners
+
     with Tree((diff,)) as layer:
         inherited = inherit_owners(layer, base)
     if inherited:

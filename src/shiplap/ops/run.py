@@ -15,7 +15,7 @@ from shiplap.graph.node import Node
 from shiplap.graph.operations import NO_INPUT, Mount, Run
 from shiplap.ops.accounts import Accounts
 from shiplap.ops.foreign import emulator_for
-from shiplap.ops.rootfs import can_overlay, spare_copy, step_root
+from shiplap.ops.rootfs import can_overlay, step_root
 from shiplap.ops.workbench import Workbench
 from shiplap.sandbox.spec import ProcessSpec, StepMount
 from shiplap.store.locks import locked
@@ -25,7 +25,7 @@ from shiplap.trees.change import ChangeTree
 from shiplap.trees.copy import Copier, CopyRule
 from shiplap.trees.root import resolve
 from shiplap.trees.select import not_found
-from shiplap.trees.tree import Tree
+from shiplap.trees.tree import Directory, Tree
 
 TAIL_LINES = 20
 TAIL_BYTES = 16 << 10
@@ -198,16 +198,21 @@ class _Mounts:
                 return StepMount("bind", mount.target, source=found.parent.host_path(found.entry))
             parts = tuple(found.parent.host_parts())
             if not can_overlay(self._bench, len(parts)):
-                copy = self._held.enter_context(spare_copy(self._bench, found.parent, found.name))
+                copy = self._spare(found.parent, found.name)
                 return StepMount("bind", mount.target, source=copy, subpath=found.name, readonly=False)
             return StepMount("overlay", mount.target, lowers=parts, subpath=found.name, readonly=False)
         parts = tuple(found.directory().host_parts()) if tree.layers else ()
         if mount.readonly and len(parts) == 1:
             return StepMount("bind", mount.target, source=parts[0])
         if parts and not can_overlay(self._bench, len(parts)):
-            copy = self._held.enter_context(spare_copy(self._bench, found.directory()))
+            copy = self._spare(found.directory())
             return StepMount("bind", mount.target, source=copy, readonly=mount.readonly)
         return StepMount("overlay", mount.target, lowers=parts, readonly=mount.readonly)
+
+    def _spare(self, directory: Directory, only: str = "") -> str:
+        from shiplap.ops.copied import spare_copy
+
+        return self._held.enter_context(spare_copy(self._bench, directory, only))
 
     def _copied(self, tree: Tree, source: str) -> Tree:
         """The part of a context that a step may see, copied: through the ignore file, and as root's, as COPY has it."""
