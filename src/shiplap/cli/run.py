@@ -34,10 +34,11 @@ def run(name: str, argv: list[str]) -> int:
     p.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
     options = p.parse_args(argv)
     settings = settings_of(options)
-    from shiplap.api.isolation import enter_user_namespace
+    from shiplap.api.isolation import begin, enter_user_namespace
 
     if os.geteuid() != 0:
         enter_user_namespace()
+    begin(network=options.network == "default")
     from shiplap.api.run import run_image
 
     lock = threading.Lock()

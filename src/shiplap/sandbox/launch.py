@@ -87,15 +87,18 @@ class Helper:
             return outlet
 
     def _connect(self, user: int) -> Outlet:
-        mine = self._asked_for_network(user)
-        mine.settimeout(_OUTLET_SECONDS)
-        try:
-            data, fds = _received(mine)
-        except OSError:
-            data, fds = b"it takes too long", []
-        if fds:
-            return Outlet(data.decode(), "", fds[0], mine, os.getpid())
-        mine.close()
+        for last in (False, True):
+            mine = self._asked_for_network(user)
+            mine.settimeout(_OUTLET_SECONDS)
+            try:
+                data, fds = _received(mine)
+            except OSError:
+                data, fds = b"it takes too long", []
+            if fds:
+                return Outlet(data.decode(), "", fds[0], mine, os.getpid())
+            mine.close()
+            if data or last:  # else whoever should have answered was killed, maybe before anybody listened
+                break
         return Outlet("", data.decode(errors="replace") or "it did not start", -1, None, os.getpid())
 
     def _asked_for_network(self, user: int) -> _socket.socket:

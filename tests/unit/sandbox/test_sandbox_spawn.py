@@ -49,14 +49,19 @@ def test_one_with_other_words_does_not() -> None:
     helper.close()
 
 
-def test_one_that_was_killed_is_replaced() -> None:
-    spawn.begin(network=False)
+@pytest.mark.parametrize("network", [False, True])
+def test_one_that_was_killed_is_replaced(network: bool) -> None:
+    plain = Helper()
+    expected = plain.outlet()
+    plain.close()
+    spawn.begin(network)
     (begun,) = spawn._ahead
     os.kill(begun.pid, signal.SIGKILL)
     time.sleep(0.1)
     helper = Helper()
     outlet = helper.outlet()
-    assert helper._process is not begun and bool(outlet.program or outlet.reason)
+    assert helper._process is not begun
+    assert (outlet.program, outlet.reason) == (expected.program, expected.reason)
     helper.close()
 
 
