@@ -62,7 +62,7 @@ class Emulation(msgspec.Struct, frozen=True):
 
 
 class Helper:
-    """One fork server, started at first use. Any thread may call ``step``; many steps may run at once.
+    """One fork server, started at first use or begun before (spawn.py). Any thread may call ``step``, many at once.
 
     A process forked from the builder starts its own. ``close`` (or the end of the process) ends it.
     """
