@@ -56,6 +56,21 @@ def test_file_dash_reads_the_dockerfile_from_standard_input(shiplap: Shiplap, tm
     assert shiplap.run("run", "it").stdout == "data"
 
 
+def test_a_dockerfile_that_can_be_read_once(shiplap: Shiplap, tmp_path: Path) -> None:
+    """As ``-f <(generate)``: a pipe, of which nobody may take a look before it is read."""
+    context = context_of(tmp_path / "c", "FROM nothing-here\n", f="data")
+    dockerfile = b"FROM busybox\nCOPY f /f\nRUN echo more >> /f\nCMD cat /f\n"
+    shiplap.run("build", "-t", "it", "-f", "/dev/stdin", context, stdin=dockerfile)
+    assert shiplap.run("run", "it").stdout == "datamore\n"
+
+
+def test_attestations_are_looked_at_also_where_nothing_is_delivered(shiplap: Shiplap, tmp_path: Path) -> None:
+    context = context_of(tmp_path / "c", "FROM busybox\n")
+    flags = ("-o", "type=cacheonly", "--metadata-file", tmp_path / "m", "--attest", "type=nonsense")
+    done = shiplap.run("build", *flags, context, check=False)
+    assert done.returncode == 2 and "[invalid-attestation]" in done.stderr
+
+
 def test_flags(shiplap: Shiplap, tmp_path: Path) -> None:
     context = context_of(
         tmp_path / "c",

@@ -43,4 +43,4 @@ class Delivered(msgspec.Struct, frozen=True):
 def wants_nothing(request: Request) -> bool:
     """Whether the steps are to run, and that is all: then nothing is packed, and what packs is not imported."""
     outputs = {output.type for output in request.outputs}
-    return outputs == {"cacheonly"} and not request.push and not request.load
+    return outputs == {"cacheonly"} and not (request.push or request.load or request.attests)

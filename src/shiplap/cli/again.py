@@ -33,7 +33,8 @@ def question(options: argparse.Namespace, settings: Settings, mode: str) -> Ques
     given = vars(options)
     if mode == "rawjson" or any(given.get(flag) for flag in _NOT_AGAIN):
         return None
-    if options.file == "-" or options.context == "-" or not os.path.isdir(options.context):
+    dockerfile = local_dockerfile(options)
+    if not dockerfile:
         return None
     outputs = [_repeatable(text) for text in options.output or ()]
     if not all(outputs):
@@ -58,11 +59,18 @@ def question(options: argparse.Namespace, settings: Settings, mode: str) -> Ques
         ],
         "commit": version,
     }
-    dockerfile = os.path.join(context, "Dockerfile") if options.file is None else os.path.abspath(options.file)
     files = (dockerfile, f"{dockerfile}.dockerignore", os.path.join(context, ".dockerignore"))
     if not os.path.isfile(dockerfile):
         return None
     return Question(json.dumps(asked, sort_keys=True, default=str), settings.root, context, files)
+
+
+def local_dockerfile(options: argparse.Namespace) -> str:
+    """Absolute path of the Dockerfile in or for a directory of this machine; empty if either comes from elsewhere."""
+    if "-" in (options.file, options.context) or not os.path.isdir(options.context):
+        return ""
+    context = os.path.realpath(options.context)
+    return os.path.join(context, "Dockerfile") if options.file is None else os.path.abspath(options.file)
 
 
 def _version(options: argparse.Namespace, settings: Settings, context: str) -> dict[str, str] | None:

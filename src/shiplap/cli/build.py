@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shiplap.api.repeat import answer
-from shiplap.cli.again import question
+from shiplap.cli.again import local_dockerfile, question
 from shiplap.cli.ending import cancelling
 from shiplap.cli.parsing import Parser, pairs, settings_of, standard_input, write_error
 from shiplap.cli.sizes import parse_size
@@ -164,11 +164,12 @@ def run(name: str, argv: list[str]) -> int:
 
 
 def _has_steps(options: argparse.Namespace) -> bool:
-    """Whether a look into the Dockerfile finds a RUN; if it lies elsewhere, nobody has looked yet."""
-    if "-" in (options.context, options.file) or not os.path.isdir(options.context):
+    """Whether a look into the Dockerfile finds a RUN; if it lies elsewhere, or is a pipe that gives it once, nobody looks."""
+    dockerfile = local_dockerfile(options)
+    if not os.path.isfile(dockerfile):
         return False
     try:
-        with open(options.file or os.path.join(options.context, "Dockerfile"), "rb") as file:
+        with open(dockerfile, "rb") as file:
             return re.search(rb"(?im)^[ \t]*RUN[ \t]", file.read(_LOOK)) is not None
     except OSError:
         return False
