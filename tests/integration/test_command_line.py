@@ -65,7 +65,7 @@ def test_a_dockerfile_that_can_be_read_once(shiplap: Shiplap, tmp_path: Path) ->
 
 
 def test_attestations_are_looked_at_also_where_nothing_is_delivered(shiplap: Shiplap, tmp_path: Path) -> None:
-    context = context_of(tmp_path / "c", "FROM busybox\n")
+    context = context_of(tmp_path / "c", "FROM busybox\nRUN exit 3\n")  # which does not come to run
     flags = ("-o", "type=cacheonly", "--metadata-file", tmp_path / "m", "--attest", "type=nonsense")
     done = shiplap.run("build", *flags, context, check=False)
     assert done.returncode == 2 and "[invalid-attestation]" in done.stderr
